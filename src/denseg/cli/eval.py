@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``denseg eval``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from denseg.cli.output import DataArgument, DeviceOption, JsonOption, OverlapOption, RunArgument, TileOption, emit
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    run: RunArgument,
+    data: DataArgument,
+    split: Annotated[
+        str | None, typer.Option("--split", metavar="NAME", help="train, val, test or all; val if there is one.")
+    ] = None,
+    tile: TileOption = None,
+    overlap: OverlapOption = None,
+    device: DeviceOption = "auto",
+    json_path: JsonOption = None,
+) -> None:
+    """Score a model on a folder: mIoU with its interval and baseline, and every class."""
+    from denseg.workflows.evaluate import evaluate as score
+
+    result = score(run, data, split=split, tile=tile, overlap=overlap, device=device, progress=True)
+    emit(result.lines(), result.to_json(), json_path)

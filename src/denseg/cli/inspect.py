@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``denseg inspect``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from denseg.cli.output import JsonOption, SettingsOption, emit, parse_size
+
+__all__ = ["inspect"]
+
+
+def inspect(
+    model: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="Catalog name, see `denseg models`.", show_default=False)
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option("--backbone", metavar="NAME", help="timm name; the model's own default if omitted.")
+    ] = None,
+    size: Annotated[str, typer.Option("--size", metavar="HxW", help="Input size that the MACs are counted at.")] = (
+        "512x512"
+    ),
+    num_classes: Annotated[int, typer.Option("--num-classes", min=1, help="Classes of the last layer.")] = 21,
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", metavar="FILE", help="Inspect what a run or checkpoint holds.")
+    ] = None,
+    settings: SettingsOption = None,
+    layers: Annotated[bool, typer.Option("--layers", help="Print one line per layer too.")] = False,
+    json_path: JsonOption = None,
+) -> None:
+    """Say what a model costs: parameters, multiply-adds (MACs), output stride."""
+    from denseg.workflows.inspect import inspect_model
+
+    inspection = inspect_model(
+        model,
+        backbone=backbone,
+        size=parse_size(size),
+        num_classes=num_classes,
+        checkpoint=checkpoint,
+        settings=settings or (),
+    )
+    emit(inspection.lines(layers=layers), inspection.to_json(), json_path)

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the commands share: option types with one help text each, and the two ways to print a result."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from denseg.errors import UsageError
+
+__all__ = [
+    "DataArgument",
+    "DeviceOption",
+    "JsonOption",
+    "OverlapOption",
+    "RunArgument",
+    "SettingsOption",
+    "TileOption",
+    "emit",
+    "parse_size",
+]
+
+DataArgument = Annotated[
+    Path,
+    typer.Argument(metavar="DATA", help="Folder with images/ and masks/, flat or split.", show_default=False),
+]
+RunArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN_OR_CHECKPOINT", help="A run folder (its best checkpoint) or one checkpoint.", show_default=False
+    ),
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+JsonOption = Annotated[
+    str | None,
+    typer.Option("--json", metavar="PATH", help="Write the result as JSON too; - is stdout.", show_default=False),
+]
+SettingsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change one key of the configuration; repeatable.", show_default=False
+    ),
+]
+TileOption = Annotated[
+    int | None,
+    typer.Option(
+        "--tile", min=1, help="Side of the tiles in pixels; found from the model if omitted.", show_default=False
+    ),
+]
+OverlapOption = Annotated[
+    int | None,
+    typer.Option(
+        "--overlap", min=0, help="Pixels two tiles share; found from the model if omitted.", show_default=False
+    ),
+]
+
+
+def emit(lines: Iterable[str], result: Mapping[str, Any], json_path: str | None) -> None:
+    """Print a result: as text, and as JSON where a path is given; ``-`` puts the JSON on stdout instead of the text.
+
+    Args:
+        lines: The text for a person.
+        result: The same as JSON values.
+        json_path: The value of ``--json``.
+    """
+    if json_path == "-":
+        sys.stdout.write(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        return
+    for line in lines:
+        sys.stdout.write(line + "\n")
+    if json_path is not None:
+        from denseg.files import make_folder, write_json
+
+        path = Path(json_path)
+        make_folder(path.parent)
+        write_json(path, result)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Read ``HxW`` or one number for both sides.
+
+    Args:
+        text: For example ``512x768``.
+
+    Returns:
+        Height and width in pixels.
+
+    Raises:
+        UsageError: The text has another form, or a side is below 1.
+    """
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.strip().isdecimal() and int(side) > 0 for side in sides):
+        raise UsageError(f"--size takes HxW in pixels, for example 512x768; got {text!r}")
+    return int(sides[0]), int(sides[-1])

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``denseg predict``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from denseg.cli.output import DeviceOption, JsonOption, OverlapOption, RunArgument, TileOption, emit
+
+__all__ = ["predict"]
+
+
+def predict(
+    run: RunArgument,
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Images, folders, or globs in quotes.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the labels go.", show_default=False)],
+    tile: TileOption = None,
+    overlap: OverlapOption = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict what DIR already holds again.")] = False,
+    device: DeviceOption = "auto",
+    json_path: JsonOption = None,
+) -> None:
+    """Label images of any size: DIR/STEM.png in the original size and a colour overlay in DIR/overlay."""
+    from denseg.workflows.predict import predict as run_prediction
+
+    result = run_prediction(
+        run, inputs, out=out, tile=tile, overlap=overlap, overwrite=overwrite, device=device, progress=True
+    )
+    emit(result.lines(), result.to_json(), json_path)
+    if not result.ok:
+        raise typer.Exit(1)

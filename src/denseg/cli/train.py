@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``denseg train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from denseg.cli.output import DataArgument, JsonOption, SettingsOption, emit
+
+__all__ = ["train"]
+
+
+def train(
+    data: DataArgument,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="NAME", help="Catalog name, see `denseg models`.")
+    ] = None,
+    backbone: Annotated[str | None, typer.Option("--backbone", metavar="NAME", help="timm name.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", metavar="FILE", help="YAML file, or the name of one that denseg has.")
+    ] = None,
+    settings: SettingsOption = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="RUN", help="The run folder; runs/DATA-MODEL if omitted.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where the run stopped; start it if it is new.")
+    ] = False,
+    init: Annotated[
+        str | None, typer.Option("--init", metavar="WHAT", help="none, imagenet, a run, or a checkpoint file.")
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = None,
+    json_path: JsonOption = None,
+) -> None:
+    """Train a model on a folder; Ctrl-C saves, --resume goes on."""
+    from denseg.workflows.train import train as run
+
+    result = run(
+        data,
+        model=model,
+        backbone=backbone,
+        recipe=recipe,
+        settings=settings or (),
+        out=out,
+        resume=resume,
+        init=init,
+        device=device,
+        progress=True,
+    )
+    emit(result.lines(), result.to_json(), json_path)
