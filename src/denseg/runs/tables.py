@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two tables of a run folder, as CSV: which image went where, and one row of numbers per epoch."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+__all__ = ["MetricRow", "MetricValue", "SplitRow", "format_rows", "metric_columns", "parse_metrics", "parse_split"]
+
+MetricValue = float | int | str | None
+MetricRow = dict[str, MetricValue]
+
+_METRICS = (
+    "stage",
+    "epoch",
+    "step",
+    "images",
+    "seconds",
+    "images_per_second",
+    "learning_rate",
+    "loss",
+    "val_loss",
+    "val_miou",
+    "val_pixel_accuracy",
+    "val_mean_accuracy",
+)
+
+
+class SplitRow(NamedTuple):
+    """One image of the split manifest.
+
+    Attributes:
+        stem: The name that pairs image and mask, and names its prediction.
+        image: Path of the image; relative to the data folder, with ``/``, where it lies inside.
+        mask: Path of the mask, likewise.
+        split: ``train``, ``val`` or ``test``.
+        sha256: 64 hexadecimal digits over the bytes of the image and its mask.
+    """
+
+    stem: str
+    image: str
+    mask: str
+    split: str
+    sha256: str
+
+
+def metric_columns(class_names: Sequence[str]) -> tuple[str, ...]:
+    """List the columns of ``metrics.csv``.
+
+    Args:
+        class_names: Names of the classes, index order.
+
+    Returns:
+        The column names; the validation IoU of class NAME is ``iou/NAME``.
+    """
+    return (*_METRICS, *(f"iou/{name}" for name in class_names))
+
+
+def format_rows(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
+    """Write rows as CSV text with a header line.
+
+    Args:
+        columns: The columns, in order.
+        rows: One mapping per row; a missing key or ``None`` is an empty cell.
+
+    Returns:
+        The text, lines ended by a newline.
+    """
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
+    return buffer.getvalue()
+
+
+def parse_metrics(text: str) -> list[MetricRow]:
+    """Read the text of ``metrics.csv``.
+
+    Args:
+        text: CSV with a header line.
+
+    Returns:
+        One mapping per complete row; an empty cell is ``None``, a number is a number.
+    """
+    return [
+        {key: _number(key, value) for key, value in row.items() if key is not None}
+        for row in csv.DictReader(io.StringIO(text))
+    ]
+
+
+def parse_split(text: str) -> list[SplitRow]:
+    """Read the text of ``split.csv``.
+
+    Args:
+        text: CSV with the columns of :class:`SplitRow`.
+
+    Returns:
+        The rows, in order.
+    """
+    return [SplitRow(**{field: row[field] for field in SplitRow._fields}) for row in csv.DictReader(io.StringIO(text))]
+
+
+def _cell(value: object) -> object:
+    return "" if value is None else repr(value) if isinstance(value, float) else value
+
+
+def _number(key: str, value: str | None) -> MetricValue:
+    if value is None or value == "":
+        return None
+    if key == "stage":
+        return value
+    try:
+        return int(value)
+    except ValueError:
+        pass
+    try:
+        return float(value)
+    except ValueError:
+        return value
