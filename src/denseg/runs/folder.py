@@ -87,7 +87,7 @@ class RunFolder:
         written = run.record().get("format")
         if not isinstance(written, int) or written > RUN_FORMAT:
             raise RunError(
-                f"the run {run.path} has format {written}, denseg {__version__} reads up to {RUN_FORMAT}; update denseg",
+                f"the run {run.path} has format {written}, denseg {__version__} reads to {RUN_FORMAT}; update denseg",
                 path=run.path,
             )
         return run
@@ -171,7 +171,7 @@ class RunFolder:
         return run
 
     def record(self) -> dict[str, Any]:
-        """Read ``run.json``: ``format``, ``denseg``, ``status``, ``created``, ``updated`` and what ``set_status`` kept."""
+        """Read ``run.json``: ``format``, ``status``, ``created``, ``updated`` and what ``set_status`` kept."""
         value = self._read_json("run.json")
         if not isinstance(value, dict):
             raise RunError(f"the run {self.path} is damaged: run.json holds no object", path=self.path)
