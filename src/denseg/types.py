@@ -55,8 +55,9 @@ class Geometry:
     Attributes:
         margin: Pixels that the output is smaller than the input on each side (0 for same-size models; 92 for the
             valid U-Net).
-        score_stride: Input pixels between neighbouring heatmap positions; shifting the input by this much shifts the
-            logits by as much, for convolutional models.
+        score_stride: Input pixels between neighbouring heatmap positions.
+        total_stride: Shifting the input by this much shifts the logits by as much, for convolutional models: the
+            deepest level's stride. Canvas, tile offsets and exported sizes are multiples of it.
         size_step: A valid form accepts only input sizes ``size_offset + size_step * k``; 1 where any size goes.
         size_offset: See ``size_step``.
         min_size: Smallest height and width accepted, in pixels.
@@ -64,6 +65,7 @@ class Geometry:
 
     margin: int = 0
     score_stride: int = 1
+    total_stride: int = 1
     size_step: int = 1
     size_offset: int = 0
     min_size: int = 1

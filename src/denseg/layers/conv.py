@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Convolution, batch norm, ReLU: the block that heads and decoders are made of.
+
+Shape letters: B batch, C channels, h and w feature height and width.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch.nn.functional as F
+from torch import nn
+
+from denseg.layers.norm import BatchNorm2d
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["ConvBlock", "init_conv"]
+
+
+class ConvBlock(nn.Module):
+    """Convolution without bias, batch norm, ReLU; the size stays."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, kernel_size: int = 3, dilation: int = 1, groups: int = 1
+    ) -> None:
+        """Create convolution and norm.
+
+        Args:
+            in_channels: Channels of the input.
+            out_channels: Channels of the output.
+            kernel_size: Odd side of the kernel.
+            dilation: Distance between the kernel's taps.
+            groups: Groups of the convolution.
+        """
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels,
+            out_channels,
+            kernel_size,
+            padding=dilation * (kernel_size // 2),
+            dilation=dilation,
+            groups=groups,
+            bias=False,
+        )
+        self.norm = BatchNorm2d(out_channels)
+        init_conv(self.conv)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve, normalise, rectify.
+
+        Args:
+            x: ``(B, C, h, w)``, floating point.
+
+        Returns:
+            ``(B, C', h, w)``.
+        """
+        return F.relu(self.norm(self.conv(x)), inplace=True)
+
+
+def init_conv(conv: nn.Conv2d | nn.ConvTranspose2d) -> None:
+    """Draw a convolution's weights as He et al. do for ReLU networks; a bias becomes 0.
+
+    Args:
+        conv: The convolution, changed in place.
+    """
+    nn.init.kaiming_normal_(conv.weight, mode="fan_in", nonlinearity="relu")
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)

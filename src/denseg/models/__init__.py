@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models: an image becomes class scores for every pixel."""
+
+from __future__ import annotations
+
+from denseg.models.catalog import MODELS, ModelEntry, create_model, split_parameters
+from denseg.models.interface import SegmentationModel
+from denseg.types import SegmentationOutput
+
+__all__ = ["MODELS", "ModelEntry", "SegmentationModel", "SegmentationOutput", "create_model", "split_parameters"]

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All models, by name, and from a name and options to a model."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from denseg.backbones import create_backbone
+from denseg.errors import UnknownNameError, UnsupportedError, UsageError, nearest_name
+from denseg.models.interface import SegmentationModel
+from denseg.models.unet import UNet
+from denseg.types import ModelSpec
+
+__all__ = ["MODELS", "ModelEntry", "create_model", "split_parameters"]
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """How a model of the catalog is built.
+
+    Attributes:
+        modern: Class of the modern form; options are the keyword arguments of its constructor.
+        paper: Class of the exact paper form, where there is one.
+        backbone: Backbone that the modern form takes unless another is named; ``None``: none.
+        output_stride: Output stride of the backbone unless another is given; ``None``: the backbone's own.
+    """
+
+    modern: type[SegmentationModel]
+    paper: type[SegmentationModel] | None = None
+    backbone: str | None = None
+    output_stride: int | None = None
+
+
+MODELS: Mapping[str, ModelEntry] = MappingProxyType(
+    {
+        "unet": ModelEntry(UNet),
+    }
+)
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int,
+    backbone: str | None = None,
+    in_channels: int = 3,
+    output_stride: int | None = None,
+    pretrained: bool = False,
+    **options: Any,
+) -> SegmentationModel:
+    """Build a model of the catalog.
+
+    Args:
+        name: Catalog name, for example ``unet``.
+        num_classes: Classes scored per pixel.
+        backbone: Name of the backbone; the model's own default if ``None``.
+        in_channels: Image bands.
+        output_stride: Input pixels per position of the backbone's deepest level; the model's default if ``None``.
+        pretrained: Start the backbone from ImageNet weights.
+        **options: ``form`` (``modern`` or ``paper``), and what the model's constructor takes by keyword.
+
+    Returns:
+        The model, with ``spec`` and ``geometry``.
+
+    Raises:
+        UnknownNameError: There is no such model or backbone.
+        UsageError: The model has no such option, or a value is out of range.
+        UnsupportedError: The model has no paper form, or the backbone cannot do what the model needs.
+    """
+    if name not in MODELS:
+        raise UnknownNameError("model", name, MODELS)
+    for what, value in (("num_classes", num_classes), ("in_channels", in_channels)):
+        if value < 1:
+            raise UsageError(f"{what} must be at least 1, got {value}")
+    entry = MODELS[name]
+    form = options.pop("form", "modern")
+    model_class = _model_class(name, entry, form)
+    arguments: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels, "form": form}
+    known = _option_defaults(model_class)
+    for key in options:
+        if key not in known:
+            near = nearest_name(key, known)
+            hint = f" Did you mean {near!r}?" if near else ""
+            listed = ", ".join(sorted(known)) or "none"
+            raise UsageError(f"model {name!r} ({form} form) has no option {key!r}.{hint} Its options: {listed}")
+    resolved = known | options
+    backbone = backbone or (entry.backbone if form == "modern" else None)
+    if backbone is None:
+        if output_stride is not None or pretrained:
+            asked = "output_stride" if output_stride is not None else "pretrained weights"
+            raise UsageError(
+                f"model {name!r} is built without a backbone here, so it takes no {asked}; name a backbone"
+            )
+        model = model_class(num_classes, in_channels=in_channels, **resolved)
+    else:
+        output_stride = output_stride or entry.output_stride
+        network = create_backbone(backbone, in_channels=in_channels, output_stride=output_stride, pretrained=pretrained)
+        model = model_class(num_classes, backbone=network, in_channels=in_channels, **resolved)
+        arguments |= {"backbone": backbone, "output_stride": output_stride}
+    model.spec = ModelSpec(name, arguments | {key: _json(value) for key, value in resolved.items()})
+    return model
+
+
+def split_parameters(model: SegmentationModel) -> dict[str, list[str]]:
+    """Tell which parameters belong to the backbone and which to the head, for learning rates by part.
+
+    Args:
+        model: The model.
+
+    Returns:
+        ``{"backbone": names, "head": names}``; every parameter is in exactly one list.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    return {
+        "backbone": [name for name in names if name.startswith("backbone.")],
+        "head": [name for name in names if not name.startswith("backbone.")],
+    }
+
+
+def _model_class(name: str, entry: ModelEntry, form: str) -> type[SegmentationModel]:
+    if form not in {"modern", "paper"}:
+        raise UsageError(f"form is 'modern' or 'paper', got {form!r}")
+    if form == "modern":
+        return entry.modern
+    if entry.paper is None:
+        raise UnsupportedError(f"model {name!r} has no paper form; leave form out, or use form='modern'")
+    return entry.paper
+
+
+def _option_defaults(model_class: type[SegmentationModel]) -> dict[str, Any]:
+    """Keyword options of a constructor with their defaults, the common arguments aside."""
+    parameters = inspect.signature(model_class).parameters.values()
+    common = {"num_classes", "backbone", "in_channels"}
+    return {parameter.name: parameter.default for parameter in parameters if parameter.name not in common}
+
+
+def _json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
