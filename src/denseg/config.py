@@ -5,14 +5,14 @@ A recipe is a YAML document of the same shape with any part left out. ``load_con
 the ``key=value`` settings of the command line over each other; a key that does not exist is an error that names the
 nearest one. ``stages`` holds trainings that follow each other (front end, then context; output stride 16, then 8): each
 is a partial ``train`` section laid over the common one.
-
-This module imports pydantic, YAML and the error classes only.
 """
 
 from __future__ import annotations
 
+import copy
 import importlib.resources
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,7 +65,7 @@ class DataConfig(_Section):
     path: str | None = Field(None, description="the data folder")
     val_share: float = Field(0.2, gt=0, lt=1, description="share of images held out where the folder has no split")
     unpaired: Literal["refuse", "skip"] = Field("refuse", description="images without mask, masks without image")
-    ignore_index: int | None = Field(None, ge=0, description="label that means `no class`; found from the data if empty")
+    ignore_index: int | None = Field(None, ge=0, description="label that means `no class`; found if empty")
     max_pixels: int = Field(178_956_970, gt=0, description="larger images are refused before they are decoded")
     accept: tuple[str, ...] = Field((), description="codes of `denseg check` findings that are known and accepted")
 
@@ -84,7 +84,7 @@ class TrainConfig(_Section):
     iterations: int | None = Field(None, ge=1, description="optimiser steps; takes the place of epochs")
     batch_size: int = Field(8, ge=1, description="images per step and process")
     accumulate: int = Field(1, ge=1, description="batches summed into one optimiser step")
-    crop: int | tuple[int, int] | None = Field(None, description="pixels, or [height, width]; 512 or the image if empty")
+    crop: int | tuple[int, int] | None = Field(None, description="pixels or [height, width]; 512 or the image if empty")
     scale: tuple[float, float] = Field((0.5, 2.0), description="random resize, drawn between these")
     scales: tuple[float, ...] = Field((), description="random resize, drawn from this list instead")
     flip: float = Field(0.5, ge=0, le=1, description="probability of a left-right flip")
@@ -108,7 +108,7 @@ class TrainConfig(_Section):
     clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient")
     freeze_norm: bool = Field(False, description="batch norm keeps its stored statistics")
     loss: dict[str, float | dict[str, Any]] = Field(
-        default_factory=lambda: {"cross_entropy": 1.0},
+        {"cross_entropy": 1.0},
         description="weight by loss name, or {weight: …, option: …}; summed",
     )
     loss_at: Literal["input", "heatmap"] = Field("input", description="where scores and labels meet")
@@ -190,7 +190,9 @@ def stage_configs(config: RunConfig) -> tuple[tuple[str, TrainConfig], ...]:
     return tuple(resolved)
 
 
-def load_config(recipe: str | Path | None = None, settings: Sequence[str] = (), *, base: Mapping[str, Any] | None = None) -> RunConfig:
+def load_config(
+    recipe: str | Path | None = None, settings: Sequence[str] = (), *, base: Mapping[str, Any] | None = None
+) -> RunConfig:
     """Lay defaults, ``base``, a recipe and ``key=value`` settings over each other, in this order.
 
     Args:
@@ -205,7 +207,7 @@ def load_config(recipe: str | Path | None = None, settings: Sequence[str] = (), 
         ConfigError: An unknown key, a value of the wrong type or range, or a file that is not YAML.
         UnknownNameError: There is no recipe of that name.
     """
-    values: dict[str, Any] = _copy(base or {})
+    values: dict[str, Any] = copy.deepcopy(dict(base or {}))
     if recipe is not None:
         values = _merge(values, _read_recipe(recipe))
         values["recipe"] = str(recipe)
@@ -273,12 +275,9 @@ def known_keys() -> tuple[str, ...]:
         The keys, in the order of the schema.
     """
     keys: list[str] = []
-    for name, field in RunConfig.model_fields.items():
-        section = field.annotation
-        if isinstance(section, type) and issubclass(section, BaseModel):
-            keys += [f"{name}.{key}" for key in section.model_fields]
-        else:
-            keys.append(name)
+    for name in RunConfig.model_fields:
+        section = _SECTIONS.get(name)
+        keys += [f"{name}.{key}" for key in section.model_fields] if section is not None else [name]
     return tuple(keys)
 
 
@@ -307,21 +306,15 @@ def _read_recipe(recipe: str | Path) -> dict[str, Any]:
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay nested mappings over each other; ``loss`` and ``parts`` are replaced whole, so that a recipe says all of them."""
+    """Lay nested mappings over each other; ``loss`` and ``parts`` are replaced whole, a recipe says all of them."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
         if isinstance(old, dict) and isinstance(value, Mapping) and key not in {"loss", "parts"}:
             merged[key] = _merge(old, value)
         else:
-            merged[key] = _copy(value)
+            merged[key] = copy.deepcopy(value)
     return merged
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _copy(inner) for key, inner in value.items()}
-    return [_copy(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _set(values: dict[str, Any], key: str, value: Any) -> None:
@@ -346,22 +339,62 @@ def _number(text: str) -> float | str:
         return text
 
 
-def _config_error(error: ValidationError, prefix: Iterable[str] = ()) -> ConfigError:
+_SECTIONS: dict[str, type[BaseModel]] = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig}
+
+# What other programs call it.
+_SYNONYMS = {
+    "batch": "batch_size",
+    "bs": "batch_size",
+    "encoder": "backbone",
+    "lr": "learning_rate",
+    "wd": "weight_decay",
+}
+
+
+def _config_error(error: ValidationError, prefix: Sequence[str] = ()) -> ConfigError:
     """Say the first fault in one line: the key, what was expected, what came, the nearest key."""
-    first = error.errors(include_url=False)[0]
-    path = [*prefix, *(str(part) for part in first["loc"])]
-    key = ".".join(path)
+    errors = [(_key_of(prefix, fault["loc"]), fault) for fault in error.errors(include_url=False)]
+    key, first = errors[0]
     if first["type"] == "extra_forbidden":
-        siblings = [known for known in known_keys() if known.rpartition(".")[0] == ".".join(path[:-1])]
-        if path[0] == "stages":
-            siblings = list(TrainConfig.model_fields if "train" in path else StageConfig.model_fields)
-        near = nearest_name(key if path[0] != "stages" else path[-1], siblings) or nearest_name(path[-1], known_keys())
-        near = near or next((known for known in known_keys() if known.rpartition(".")[2] == path[-1]), None)
-        hint = f" Did you mean {near}?" if near else ""
-        names = ", ".join(sorted(sibling.rpartition(".")[2] for sibling in siblings))
-        known_here = f" Known here: {names}." if names and not near else ""
-        return ConfigError(f"no setting named {key}.{hint}{known_here}", key=key)
+        return _unknown_key(key)
     if first["type"] == "value_error":
-        return ConfigError(str(first["ctx"]["error"]), key=key)
-    message = first["msg"][0].lower() + first["msg"][1:]
-    return ConfigError(f"{key}: {message}, got {first['input']!r}", key=key)
+        original = first["ctx"]["error"]
+        return original if isinstance(original, ConfigError) else ConfigError(str(original), key=key)
+    messages = [fault["msg"] for other, fault in errors if f"{other}.".startswith(f"{key}.")]  # one per form of a union
+    wanted = ", or ".join(dict.fromkeys(message[0].lower() + message[1:] for message in messages))
+    return ConfigError(
+        f"{key}: {re.sub(r' or instance of [A-Z][A-Za-z]+', '', wanted)}, got {first['input']!r}", key=key
+    )
+
+
+def _key_of(prefix: Sequence[str], location: Sequence[str | int]) -> str:
+    """Join a location to a dotted key; pydantic's names for the forms of a value (`int`) are no part of it."""
+    parts = [*prefix, *(str(part) for part in location)]
+    return ".".join(part for part in parts if part not in {"int", "float"} and "[" not in part)
+
+
+def _unknown_key(key: str) -> ConfigError:
+    """Name the nearest key: of the same section first, then of any."""
+    *path, name = key.split(".")
+    section = _section_of(path)
+    siblings = tuple(section.model_fields) if section is not None else ()
+    wanted = _SYNONYMS.get(name, name)
+    near = wanted if wanted in siblings else nearest_name(name, siblings)
+    if near is not None:
+        near = ".".join([*path, near])
+    else:
+        near = next((known for known in known_keys() if known.rpartition(".")[2] == wanted), None)
+        near = near or nearest_name(key, known_keys())
+    hint = f"Did you mean {near}?" if near else f"Known here: {', '.join(sorted(siblings))}."
+    return ConfigError(f"no setting named {key}. {hint}", key=key)
+
+
+def _section_of(path: Sequence[str]) -> type[BaseModel] | None:
+    """Find the schema that the keys below a dotted path belong to."""
+    if path[:1] == ["stages"]:
+        path = path[2:]
+        if not path:
+            return StageConfig
+    if list(path[:2]) == ["train", "parts"]:
+        return PartConfig
+    return _SECTIONS.get(path[0]) if path else RunConfig

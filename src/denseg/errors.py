@@ -64,6 +64,7 @@ class ConfigError(DensegError, ValueError):
     exit_code = 2
 
     def __init__(self, message: str, *, key: str = "") -> None:
+        """Keep the key."""
         super().__init__(message)
         self.key = key
 
@@ -80,6 +81,7 @@ class UnknownNameError(DensegError, LookupError):
     exit_code = 2
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        """Write the message from the facts."""
         self.kind = kind
         self.name = name
         self.known = tuple(sorted(known))
@@ -97,6 +99,7 @@ class DataError(DensegError):
     """
 
     def __init__(self, message: str, *, path: Path | str | None = None) -> None:
+        """Keep the path."""
         super().__init__(message)
         self.path = None if path is None else Path(path)
 
@@ -113,6 +116,7 @@ class CheckpointError(DensegError):
     """
 
     def __init__(self, message: str, *, path: Path | str | None = None) -> None:
+        """Keep the path."""
         super().__init__(message)
         self.path = None if path is None else Path(path)
 
@@ -125,6 +129,7 @@ class RunError(DensegError):
     """
 
     def __init__(self, message: str, *, path: Path | str | None = None) -> None:
+        """Keep the path."""
         super().__init__(message)
         self.path = None if path is None else Path(path)
 
@@ -141,6 +146,7 @@ class OutputError(DensegError, OSError):
     """
 
     def __init__(self, message: str, *, path: Path | str | None = None) -> None:
+        """Keep the path."""
         super().__init__(message)
         self.path = None if path is None else Path(path)
 

@@ -13,7 +13,7 @@ from denseg.cli.output import DataArgument, JsonOption, SettingsOption, emit
 __all__ = ["train"]
 
 
-def train(
+def train(  # noqa: PLR0913 - one parameter per option
     data: DataArgument,
     model: Annotated[
         str | None, typer.Option("--model", metavar="NAME", help="Catalog name, see `denseg models`.")
