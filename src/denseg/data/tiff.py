@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TIFF pages at full depth: tiled, striped, planar, packed, float, any number of bands, palette, alpha.
+
+tifffile decodes; the sizes and the place of every segment are checked before it does, because a header can claim
+terabytes and a cut file would be filled up with zeros.
+
+Letters: H and W height and width in pixels, C channels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from denseg.data.decode import Decoded, Header, Kind, check_size, orient
+from denseg.errors import ImageError
+
+__all__ = ["tiff_header", "tiff_pixels"]
+
+Pixels = NDArray[Any]
+
+MAX_CHANNELS = 1024  # hyperspectral cubes have some hundreds; a damaged header has billions
+_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE = 0, 1, 2, 3
+_JPEG = {6, 7, 34892, 33007}
+_ALPHA = {1, 2}  # ExtraSamples: associated, unassociated
+
+
+def tiff_header(path: Path, file: IO[bytes], *, page: int, max_pixels: int) -> Header:
+    """Read the header of one page.
+
+    Args:
+        path: For messages.
+        file: The open file.
+        page: Which page.
+        max_pixels: More than this is refused.
+
+    Returns:
+        The header.
+
+    Raises:
+        ImageError: The page is missing, too large, or of a form that denseg does not read.
+    """  # noqa: DOC502
+    with tifffile.TiffFile(file) as tiff:
+        return _header(path, tiff, _page(path, tiff, page), max_pixels)
+
+
+def tiff_pixels(path: Path, file: IO[bytes], *, page: int, max_pixels: int) -> Decoded | None:
+    """Decode one page.
+
+    Args:
+        path: For messages.
+        file: The open file.
+        page: Which page.
+        max_pixels: More than this is refused before anything is decoded.
+
+    Returns:
+        The pixels; ``None`` where the page holds a colour space that Pillow must convert.
+
+    Raises:
+        ImageError: The page is missing, cut off, too large, or of a form that denseg does not read.
+    """
+    with tifffile.TiffFile(file) as tiff:
+        chosen = _page(path, tiff, page)
+        header = _header(path, tiff, chosen, max_pixels)
+        if _for_pillow(chosen):
+            if page:
+                raise ImageError(f"{path}: page {page} has colour space {header.mode}; save it as RGB", path=path)
+            return None
+        _check_segments(path, chosen, tiff.filehandle.size)
+        values: Pixels = np.asarray(chosen.asarray(maxworkers=1))
+        return _decoded(path, chosen, header, values)
+
+
+def _page(path: Path, tiff: Any, page: int) -> Any:
+    try:
+        return tiff.pages[page]
+    except IndexError as error:
+        raise ImageError(f"{path}: there is no page {page}; the file has {len(tiff.pages)}", path=path) from error
+
+
+def _for_pillow(page: Any) -> bool:
+    photometric = int(page.photometric)
+    if photometric in (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE):
+        return int(page.compression) == 6  # old-style JPEG
+    return photometric in (5, 8, 9) or (photometric == 6 and int(page.compression) != 7)
+
+
+def _header(path: Path, tiff: Any, page: Any, max_pixels: int) -> Header:
+    width, height, samples = int(page.imagewidth), int(page.imagelength), int(page.samplesperpixel)
+    check_size(path, width, height, max_pixels)
+    if int(page.imagedepth) != 1:
+        raise ImageError(f"{path}: holds a volume of depth {page.imagedepth}; save its slices as pages", path=path)
+    if not 1 <= samples <= MAX_CHANNELS:
+        raise ImageError(f"{path}: {samples} bands, more than the {MAX_CHANNELS} that denseg reads", path=path)
+    if page.dtype is None or np.dtype(page.dtype).kind not in "buif":
+        raise ImageError(f"{path}: pixels are of type {page.dtype or 'unknown'}, not numbers; convert them", path=path)
+    alpha = _alpha_channel(page) is not None
+    color = samples - alpha
+    kind: Kind = "grey" if color == 1 else "color" if color == 3 and _is_color(page) else "bands"
+    if int(page.photometric) == _PALETTE:
+        kind = "palette"
+    dtype = "bool" if page.bitspersample == 1 and kind != "palette" else np.dtype(page.dtype).name
+    if _for_pillow(page):
+        kind, color, dtype = "color", 3, "uint8"
+    orientation = _orientation(page)
+    if orientation >= 5:
+        width, height = height, width
+    mode = getattr(page.photometric, "name", str(page.photometric))
+    return Header(height, width, color, dtype, kind, mode, "TIFF", len(tiff.pages), orientation, alpha)
+
+
+def _orientation(page: Any) -> int:
+    tag = page.tags.get(274)
+    value = tag.value if tag is not None else 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _is_color(page: Any) -> bool:
+    return int(page.photometric) in (_RGB, 6)
+
+
+def _alpha_channel(page: Any) -> int | None:
+    """Find the channel that the file declares as alpha; channels without a declaration are bands."""
+    extra = tuple(int(value) for value in page.extrasamples or ())
+    first = int(page.samplesperpixel) - len(extra)
+    return next((first + index for index, value in enumerate(extra) if value in _ALPHA and index == len(extra) - 1), None)
+
+
+def _check_segments(path: Path, page: Any, size: int) -> None:
+    ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False) if count]
+    if not ends or not all(page.dataoffsets):
+        raise ImageError(f"{path}: the file says where none of its pixels are; replace it", path=path)
+    if max(ends) > size:
+        raise ImageError(
+            f"{path}: cannot be read as a picture: the file ends early, {size} bytes of {max(ends)}; replace it", path=path
+        )
+
+
+def _decoded(path: Path, page: Any, header: Header, values: Pixels) -> Decoded:
+    if page.axes.startswith("S"):
+        values = np.moveaxis(values, 0, -1)  # planar: (C, H, W) -> (H, W, C)
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[:, :, 0]
+    channels = 1 if values.ndim == 2 else values.shape[2]
+    if values.ndim not in (2, 3) or channels != header.channels + header.alpha:
+        raise ImageError(f"{path}: pixels have the shape {values.shape}, not what the header says; replace it", path=path)
+    values = _full_scale(page, values, header)
+    alpha = None
+    position = _alpha_channel(page)
+    if position is not None:
+        top = np.iinfo(values.dtype).max if values.dtype.kind in "ui" else 1
+        alpha = (values[:, :, position] / top).astype(np.float32)
+        values = np.delete(values, position, axis=2)
+        values = values[:, :, 0] if values.shape[2] == 1 else values
+        alpha = None if bool((alpha >= 1).all()) else orient(alpha, header.orientation)
+    palette = None
+    if header.kind == "palette":
+        values = values.astype(np.uint8) if values.dtype == bool else values
+        palette = (np.asarray(page.colormap).T >> 8).astype(np.uint8)  # (3, N) 16 bits -> (N, 3) 8 bits
+    return Decoded(header, orient(values, header.orientation), palette, alpha)
+
+
+def _full_scale(page: Any, values: Pixels, header: Header) -> Pixels:
+    """Turn white-is-zero round; the other values stay what they are."""
+    if header.dtype == "bool":
+        values = values.astype(bool)
+    if int(page.photometric) != _MIN_IS_WHITE:
+        return values
+    if values.dtype.kind == "b":
+        return ~values
+    if values.dtype.kind == "u":
+        top = 2 ** int(page.bitspersample) - 1
+        return (top - values).astype(values.dtype)
+    return values
