@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Metrics: each with its averaging stated, none with hidden state but its counts."""
+
+from __future__ import annotations
+
+from denseg.metrics.confusion import ConfusionMatrix, Scores, majority_baseline, scores_from_counts
+from denseg.metrics.interval import bootstrap_interval, bootstrap_scores
+
+__all__ = [
+    "ConfusionMatrix",
+    "Scores",
+    "bootstrap_interval",
+    "bootstrap_scores",
+    "majority_baseline",
+    "scores_from_counts",
+]

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scores from one confusion matrix over a whole data set.
+
+Definitions (fixed once for the project):
+    Pixels whose label is ``ignore_index`` are dropped. Counts are summed over the data set first; then, per class,
+    ``iou = true positive / union`` and ``accuracy = true positive / labels``. ``miou`` is the mean of ``iou`` over the
+    classes with union > 0, ``mean_accuracy`` the mean of ``accuracy`` over the classes with labels,
+    ``frequency_weighted_iou`` the mean of ``iou`` weighted by labels, ``pixel_accuracy`` the share of right pixels.
+    J. Long et al., "Fully Convolutional Networks for Semantic Segmentation", CVPR 2015, Section 5 (metrics).
+
+Shape letters: K classes, N images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from denseg.errors import ShapeError, UsageError
+from denseg.ops.confusion import confusion_counts
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["ConfusionMatrix", "Scores", "majority_baseline", "scores_from_counts"]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one confusion matrix; NaN where a ratio has nothing to count.
+
+    Attributes:
+        miou: Mean IoU over the classes with union > 0.
+        iou: Per class; NaN for a class with union 0.
+        pixel_accuracy: Share of labelled pixels that are right.
+        mean_accuracy: Mean of ``accuracy`` over the classes with labels.
+        frequency_weighted_iou: Mean IoU weighted by the number of labels.
+        accuracy: Per class: the share of its labels that are right (recall); NaN for a class without labels.
+        pixels: Labels per class.
+        present: Whether the class has union > 0: the classes that ``miou`` is the mean of.
+    """
+
+    miou: float
+    iou: tuple[float, ...]
+    pixel_accuracy: float
+    mean_accuracy: float
+    frequency_weighted_iou: float
+    accuracy: tuple[float, ...]
+    pixels: tuple[int, ...]
+    present: tuple[bool, ...]
+
+
+class ConfusionMatrix:
+    """Counts of (label, prediction) pairs, summed over images; mergeable.
+
+    Attributes:
+        num_classes: K.
+        ignore_index: Label that carries no class.
+    """
+
+    def __init__(self, num_classes: int, ignore_index: int = 255, *, counts: NDArray[np.int64] | None = None) -> None:
+        """Start from nothing, or from counts.
+
+        Args:
+            num_classes: K.
+            ignore_index: Label that carries no class.
+            counts: ``(K, K)`` integers, rows are the truth, columns the prediction.
+
+        Raises:
+            UsageError: ``num_classes`` is less than 1.
+            ShapeError: ``counts`` is not ``(K, K)``.
+        """
+        if num_classes < 1:
+            raise UsageError(f"a confusion matrix needs at least 1 class, got {num_classes}")
+        if counts is not None and np.shape(counts) != (num_classes, num_classes):
+            raise ShapeError(f"counts must be {(num_classes, num_classes)}, got {np.shape(counts)}")
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+        zeros = np.zeros((num_classes, num_classes), dtype=np.int64)
+        self._counts: NDArray[np.int64] = zeros if counts is None else np.array(counts, dtype=np.int64)
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """``(K, K)`` int64: rows are the truth, columns the prediction."""
+        return self._counts
+
+    def update(self, prediction: Tensor | NDArray[np.integer], target: Tensor | NDArray[np.integer]) -> ConfusionMatrix:
+        """Count the pixels of one or more images.
+
+        Args:
+            prediction: Labels in 0..K-1, any shape, any integer dtype; where ``target`` is ignored, anything.
+            target: Labels in 0..K-1 or ``ignore_index``, the same shape.
+
+        Returns:
+            This matrix.
+
+        Raises:
+            ShapeError: The shapes differ, or a dtype is not integer.
+        """
+        self._counts += count_pairs(prediction, target, self.num_classes, self.ignore_index)
+        return self
+
+    def compute(self) -> Scores:
+        """Compute all scores of the counts."""
+        return scores_from_counts(self._counts)
+
+    def __add__(self, other: ConfusionMatrix) -> ConfusionMatrix:
+        """Merge two matrices into a new one.
+
+        Raises:
+            UsageError: They have another number of classes or another ``ignore_index``.
+        """
+        if (self.num_classes, self.ignore_index) != (other.num_classes, other.ignore_index):
+            raise UsageError(
+                f"confusion matrices to merge must agree in classes and ignore_index, got {self.num_classes} and {other.num_classes} classes, "
+                f"ignore_index {self.ignore_index} and {other.ignore_index}"
+            )
+        return ConfusionMatrix(self.num_classes, self.ignore_index, counts=self._counts + other._counts)
+
+
+def count_pairs(
+    prediction: Tensor | NDArray[np.integer], target: Tensor | NDArray[np.integer], num_classes: int, ignore_index: int
+) -> NDArray[np.int64]:
+    """Count (label, prediction) pairs of tensors or arrays.
+
+    Args:
+        prediction: Labels, any shape.
+        target: Labels, the same shape.
+        num_classes: K.
+        ignore_index: Label that carries no class.
+
+    Returns:
+        ``(K, K)``: rows are the truth.
+    """
+    tensors = [
+        value if isinstance(value, Tensor) else torch.from_numpy(np.ascontiguousarray(value))
+        for value in (prediction, target)
+    ]
+    return confusion_counts(tensors[0], tensors[1], num_classes, ignore_index).cpu().numpy()
+
+
+def scores_from_counts(counts: NDArray[np.integer]) -> Scores:
+    """Compute all scores of a confusion matrix.
+
+    Args:
+        counts: ``(K, K)``, rows are the truth.
+
+    Returns:
+        The scores.
+    """
+    right = np.diag(counts).astype(np.float64)
+    labels = counts.sum(axis=1)
+    union = labels + counts.sum(axis=0) - np.diag(counts)
+    total = labels.sum()
+    iou = _ratio(right, union)
+    accuracy = _ratio(right, labels)
+    present = union > 0
+    return Scores(
+        miou=_mean(iou[present]),
+        iou=tuple(iou.tolist()),
+        pixel_accuracy=float(right.sum() / total) if total else float("nan"),
+        mean_accuracy=_mean(accuracy[labels > 0]),
+        frequency_weighted_iou=float((labels[labels > 0] * iou[labels > 0]).sum() / total) if total else float("nan"),
+        accuracy=tuple(accuracy.tolist()),
+        pixels=tuple(labels.tolist()),
+        present=tuple(present.tolist()),
+    )
+
+
+def majority_baseline(train_counts: NDArray[np.integer], counts: NDArray[np.integer]) -> Scores:
+    """Score the answer "always the most frequent class of the training split".
+
+    Args:
+        train_counts: ``(K,)`` labelled pixels per class of the training split.
+        counts: ``(K, K)`` confusion matrix of the evaluated split (its rows say what was there), or its ``(K,)`` labels.
+
+    Returns:
+        The scores of that answer.
+    """
+    labels = np.asarray(counts).sum(axis=1) if np.ndim(counts) == 2 else np.asarray(counts)  # noqa: PLR2004 - a matrix
+    answer = np.zeros((labels.size, labels.size), dtype=np.int64)
+    answer[:, int(np.argmax(train_counts))] = labels
+    return scores_from_counts(answer)
+
+
+def _ratio(numerator: NDArray[np.float64], denominator: NDArray[np.integer]) -> NDArray[np.float64]:
+    return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0)
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return float(values.mean()) if values.size else float("nan")

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Confidence intervals by resampling images.
+
+Definition:
+    Percentile bootstrap (B. Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7, 1979):
+    images (or whole groups of them, where the images of a group are not independent) are drawn with replacement, their
+    confusion matrices are summed, and the score is computed anew. The class set is that of the full data in every
+    replicate: a class that a replicate happens to lack (union 0) counts with its value on the full data.
+
+Shape letters: N images, K classes, G groups, R replicates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from denseg.errors import UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["bootstrap_interval"]
+
+Score = Literal["miou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou"]
+
+
+def bootstrap_interval(
+    per_image_counts: ArrayLike,
+    seed: int = 0,
+    *,
+    level: float = 0.95,
+    replicates: int = 1000,
+    score: Score = "miou",
+    groups: Sequence[Hashable] | None = None,
+) -> tuple[float, float]:
+    """Give the percentile bootstrap interval of a score.
+
+    Args:
+        per_image_counts: ``(N, K, K)`` confusion matrices, one per image, rows are the truth.
+        seed: Of the draws; the same seed gives the same interval.
+        level: Probability that the interval is meant to cover, between 0 and 1.
+        replicates: Number of draws, R.
+        score: Which score.
+        groups: One value per image; images of equal value are drawn together (video, patient, tile of one picture).
+
+    Returns:
+        Low and high end; both NaN where no pixel is labelled. One group alone cannot vary: both ends are its score.
+
+    Raises:
+        UsageError: No image, or an option out of range.
+    """
+    low, high = np.quantile(
+        bootstrap_scores(per_image_counts, seed, replicates=replicates, score=score, groups=groups),
+        [(1 - level) / 2, (1 + level) / 2],
+    )
+    return float(low), float(high)
+
+
+def bootstrap_scores(
+    per_image_counts: ArrayLike,
+    seed: int = 0,
+    *,
+    replicates: int = 1000,
+    score: Score = "miou",
+    groups: Sequence[Hashable] | None = None,
+) -> NDArray[np.float64]:
+    """Give the score of every bootstrap replicate.
+
+    Args:
+        per_image_counts: ``(N, K, K)`` confusion matrices.
+        seed: Of the draws.
+        replicates: Number of draws, R.
+        score: Which score.
+        groups: One value per image.
+
+    Returns:
+        ``(R,)``.
+
+    Raises:
+        UsageError: No image, or an option out of range.
+    """
+    counts = np.asarray(per_image_counts)
+    if counts.ndim != 3 or counts.shape[0] < 1 or counts.shape[1] != counts.shape[2]:  # noqa: PLR2004 - (N, K, K)
+        raise UsageError(f"per-image counts must be (N, K, K) with at least one image, got {counts.shape}")
+    if groups is not None and len(groups) != len(counts):
+        raise UsageError(f"groups needs one value per image, {len(counts)}; got {len(groups)}")
+    # Scores need the diagonal and the two margins only: (N, 3, K) instead of (N, K, K).
+    sums = np.stack([np.diagonal(counts, axis1=1, axis2=2), counts.sum(axis=2), counts.sum(axis=1)], axis=1).astype(
+        np.float64
+    )
+    if groups is not None:
+        order = {value: index for index, value in enumerate(dict.fromkeys(groups))}
+        grouped = np.zeros((len(order), *sums.shape[1:]))
+        np.add.at(grouped, [order[value] for value in groups], sums)
+        sums = grouped  # (G, 3, K)
+    full = sums.sum(axis=0)
+    generator = np.random.default_rng(seed)
+    draws = generator.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=replicates)  # (R, G)
+    sampled = (draws.astype(np.float64) @ sums.reshape(len(sums), -1)).reshape(replicates, *full.shape)  # (R, 3, K)
+    return _scores(sampled, full, score)
+
+
+def _scores(sampled: NDArray[np.float64], full: NDArray[np.float64], score: Score) -> NDArray[np.float64]:
+    """Compute one score per replicate from ``(R, 3, K)``: right pixels, labels, predictions."""
+    right, labels, predicted = sampled[:, 0], sampled[:, 1], sampled[:, 2]  # each (R, K)
+    total = labels.sum(axis=1)
+    if score == "pixel_accuracy":
+        return _divide(right.sum(axis=1), total, full[0].sum() / full[1].sum() if full[1].sum() else np.nan)
+    if score == "mean_accuracy":
+        kept = full[1] > 0
+        each = _divide(right[:, kept], labels[:, kept], full[0, kept] / full[1, kept])
+        return each.mean(axis=1) if kept.any() else np.full(len(sampled), np.nan)
+    union = labels + predicted - right
+    full_union = full[1] + full[2] - full[0]
+    kept = full_union > 0
+    each = _divide(right[:, kept], union[:, kept], full[0, kept] / full_union[kept])
+    if not kept.any():
+        return np.full(len(sampled), np.nan)
+    if score == "miou":
+        return each.mean(axis=1)
+    if score != "frequency_weighted_iou":
+        raise UsageError(f"score must be miou, pixel_accuracy, mean_accuracy or frequency_weighted_iou, got {score!r}")
+    return (labels[:, kept] * each).sum(axis=1) / np.where(total > 0, total, np.nan)
+
+
+def _divide(
+    numerator: NDArray[np.float64], denominator: NDArray[np.float64], otherwise: NDArray[np.float64] | float
+) -> NDArray[np.float64]:
+    return np.divide(
+        numerator, denominator, out=np.broadcast_to(otherwise, numerator.shape).copy(), where=denominator > 0
+    )

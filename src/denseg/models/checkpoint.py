@@ -1,0 +1,420 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints: one safetensors file that proves its own bytes and says how to build, feed and read the model.
+
+The tensors, and a JSON document in the file's header, are covered by a SHA-256 that is checked at every read: a flipped
+bit or a cut end is refused, never loaded. Files are written whole or not at all, and nothing here unpickles.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+import denseg
+from denseg.errors import CheckpointError, UnknownNameError, UsageError
+from denseg.files import write_atomic, write_json
+from denseg.types import ClassTable, ModelSpec
+
+__all__ = [
+    "FORMAT_VERSION",
+    "Checkpoint",
+    "LoadReport",
+    "checkpoint_path",
+    "load_checkpoint",
+    "load_weights",
+    "read_tensors",
+    "save_checkpoint",
+    "write_tensors",
+]
+
+FORMAT_VERSION = 1
+"""Of the metadata that ``save_checkpoint`` writes; a larger one is refused."""
+
+_OPTIONAL_KEYS = (
+    "calibration",
+    "classes",
+    "commit",
+    "encoding",
+    "halo",
+    "normalization",
+    "notes",
+    "postprocessing",
+    "training",
+)
+_IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "scale": 255.0, "bands": 3}
+_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+class Checkpoint(NamedTuple):
+    """A model and what its file says about it.
+
+    Attributes:
+        model: The network with its weights, in evaluation mode.
+        metadata: JSON values: ``format_version``, ``version`` and ``commit`` of denseg, ``model`` (``name``,
+            ``arguments``), ``classes`` (see ``ClassTable.from_json``), ``normalization`` (``mean``, ``std``, ``scale``,
+            ``bands``; ``None`` where unknown), ``halo``, ``encoding``, ``postprocessing``, ``calibration``,
+            ``training``, ``notes``.
+    """
+
+    model: nn.Module
+    metadata: dict[str, Any]
+
+
+class LoadReport(NamedTuple):
+    """What ``load_weights`` took from a file.
+
+    Attributes:
+        matched: Names loaded.
+        replaced: Names of the classifier that keep their fresh values because the classes differ.
+        missing: Names of the model that the file lacks.
+        unexpected: Names of the file that the model lacks.
+        mismatched: Names whose shapes differ for another reason than the number of classes.
+    """
+
+    matched: tuple[str, ...]
+    replaced: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    mismatched: tuple[str, ...]
+
+
+def save_checkpoint(model: nn.Module, path: Path | str, **metadata: Any) -> None:
+    """Write a model, whole or not at all, and a readable copy of its metadata beside it as ``.json``.
+
+    Args:
+        model: A network made by ``create_model``: its ``spec`` holds name and arguments.
+        path: Where; the folder must exist.
+        **metadata: Any of ``classes`` (a ``ClassTable`` or its JSON), ``normalization``, ``halo``, ``encoding``,
+            ``postprocessing``, ``calibration``, ``commit``, ``training``, ``notes``; JSON values. Classes left out
+            are ``class_0`` …, and three bands without normalisation take ImageNet's.
+
+    Raises:
+        UnknownNameError: A metadata key is not one of these.
+        UsageError: The model has no ``spec``, or a value is not JSON.
+        OutputError: The file cannot be written; what stood there before still stands.
+    """
+    path = Path(path)
+    document = describe_model(model, metadata)
+    write_tensors(path, model.state_dict(), document)
+    write_json(path.with_suffix(".json"), document)
+
+
+def describe_model(model: nn.Module, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Complete the metadata of a checkpoint with the model's name, its arguments and the defaults.
+
+    Args:
+        model: A network made by ``create_model``.
+        metadata: The keyword arguments of ``save_checkpoint``.
+
+    Returns:
+        The document that stands in the file's header.
+
+    Raises:
+        UnknownNameError: A metadata key is not known.
+        UsageError: The model has no ``spec``.
+    """
+    for key in metadata:
+        if key not in _OPTIONAL_KEYS:
+            raise UnknownNameError("checkpoint metadata", key, _OPTIONAL_KEYS)
+    spec = getattr(model, "spec", None)
+    if not isinstance(spec, ModelSpec):
+        raise UsageError(f"a checkpoint needs a model made by create_model (with a spec), got {type(model).__name__}")
+    values = dict(metadata)
+    if isinstance(values.get("classes"), ClassTable):
+        values["classes"] = values["classes"].to_json()
+    arguments = {key: value for key, value in spec.arguments.items() if key != "pretrained"}
+    document = {
+        "format_version": FORMAT_VERSION,
+        "version": denseg.__version__,
+        "model": {"name": spec.name, "arguments": arguments},
+    }
+    return _with_defaults(document | values)
+
+
+def load_checkpoint(path: Path | str) -> Checkpoint:
+    """Build the model that a checkpoint describes and give it its weights.
+
+    Args:
+        path: The file, or a run folder (its best checkpoint, else its last).
+
+    Returns:
+        The model, on the CPU and in evaluation mode, and the metadata with defaults for what the file leaves out.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, newer than this denseg, or does not fit the model it names.
+    """
+    from denseg.models.catalog import create_model
+
+    path = checkpoint_path(path)
+    tensors, metadata = read_tensors(path)
+    spec = _model_spec(path, metadata)
+    arguments = {key: value for key, value in spec.arguments.items() if key != "pretrained"}
+    with torch.random.fork_rng(devices=[]):  # building draws fresh weights; the caller's random numbers stay
+        model = create_model(spec.name, **arguments)
+    _load(model, tensors, path, strict=True, replace_head=False, file_classes=None)
+    return Checkpoint(model.eval(), _with_defaults(metadata))
+
+
+def load_weights(model: nn.Module, path: Path | str, *, strict: bool = True, replace_head: bool = True) -> LoadReport:
+    """Give a model the weights of a checkpoint, or of any safetensors file with the same names.
+
+    Args:
+        model: The network; changed in place, or not at all when an error is raised.
+        path: The file, or a run folder (its best checkpoint, else its last).
+        strict: Every name must be in both and fit; otherwise what fits is loaded and the rest reported.
+        replace_head: Tensors that differ only by the number of classes keep the model's fresh values.
+
+    Returns:
+        What was loaded and what was not.
+
+    Raises:
+        CheckpointError: The file is missing or damaged, or does not fit the model.
+    """
+    path = checkpoint_path(path)
+    tensors, metadata = _read(path, verify=False)
+    arguments = metadata.get("model", {}).get("arguments", {})
+    return _load(
+        model, tensors, path, strict=strict, replace_head=replace_head, file_classes=arguments.get("num_classes")
+    )
+
+
+def checkpoint_path(path: Path | str) -> Path:
+    """Find the checkpoint that a path means.
+
+    Args:
+        path: A file, or a run folder.
+
+    Returns:
+        The file; in a run folder ``checkpoints/best.safetensors``, else ``checkpoints/last.safetensors``.
+
+    Raises:
+        CheckpointError: There is no such file, or no checkpoint in the folder.
+    """
+    path = Path(path)
+    if path.is_dir():
+        for folder in (path / "checkpoints", path):
+            for name in ("best", "last"):
+                if (folder / f"{name}.safetensors").is_file():
+                    return folder / f"{name}.safetensors"
+        raise CheckpointError(
+            f"no checkpoint in the folder {path}: expected checkpoints/best.safetensors or checkpoints/last.safetensors",
+            path=path,
+        )
+    if not path.exists():
+        raise CheckpointError(f"no checkpoint {path}: there is no such file or folder", path=path)
+    return path
+
+
+def write_tensors(path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write named tensors and a JSON document as one safetensors file with a SHA-256 over all of it.
+
+    Args:
+        path: Where; the folder must exist.
+        tensors: By name, on any device; a view or a shared tensor is written in full.
+        metadata: JSON values; NaN and infinity are refused.
+
+    Raises:
+        UsageError: A tensor's dtype cannot be stored, or the metadata is not JSON.
+        OutputError: The file cannot be written; what stood there before still stands.
+    """
+    path = Path(path)
+    try:
+        document = json.dumps(metadata, ensure_ascii=False, allow_nan=False, sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"checkpoint metadata must be JSON values: {error}") from error
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _DTYPES:
+            raise UsageError(
+                f"cannot store {name}: its dtype {tensor.dtype} has no place in a checkpoint; convert it first"
+            )
+    # Wider types first, as safetensors itself orders them, so that every tensor starts aligned to its own size.
+    ordered = {
+        name: tensors[name].detach() for name in sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    }
+    entries: dict[str, Any] = {
+        "__metadata__": {"format": "pt", "denseg": document, "sha256": _digest(ordered, document)}
+    }
+    offset = 0
+    for name, tensor in ordered.items():
+        size = tensor.numel() * tensor.element_size()
+        entries[name] = {
+            "dtype": _DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, offset + size],
+        }
+        offset += size
+    header = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+
+    def write(file: IO[bytes]) -> None:
+        file.write(struct.pack("<Q", len(header)))
+        file.write(header)
+        for tensor in ordered.values():
+            file.write(_bytes(tensor))
+
+    write_atomic(path, write)
+
+
+def read_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what ``write_tensors`` wrote, and prove that every byte is as it was written.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The tensors by name, on the CPU, and the metadata.
+
+    Raises:
+        CheckpointError: The file is missing, cannot be read, or is damaged.
+    """
+    return _read(Path(path), verify=True)
+
+
+def _read(path: Path, *, verify: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a file; one without our digest (another program's) is taken only where ``verify`` is off."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(10)
+        if start[:2] in {b"PK", b"\x80\x02"} or start[:1] == b"\x80":
+            raise CheckpointError(
+                f"{path} is a pickle (.pth, .pt), which denseg never opens; save its state dict with safetensors.torch.save_file and give that file",
+                path=path,
+            )
+        with safe_open(path, framework="pt", device="cpu") as opened:
+            header: dict[str, str] = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118 - not a mapping
+    except OSError as error:
+        reason = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
+        raise CheckpointError(f"cannot read the checkpoint {path}: {reason}", path=path) from error
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or not a safetensors file: {error}; use another checkpoint", path=path
+        ) from error
+    if "denseg" not in header and not verify:
+        return tensors, {}
+    if header.keys() != {"format", "denseg", "sha256"} or header["format"] != "pt":
+        raise CheckpointError(f"{path} is damaged or was not written by denseg: its header has no checksum", path=path)
+    if _digest(tensors, header["denseg"]) != header["sha256"]:
+        raise CheckpointError(
+            f"{path} is damaged: its content does not match its checksum; use another checkpoint", path=path
+        )
+    metadata: dict[str, Any] = json.loads(header["denseg"])
+    return tensors, metadata
+
+
+def _load(
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    path: Path,
+    *,
+    strict: bool,
+    replace_head: bool,
+    file_classes: int | None,
+) -> LoadReport:
+    own = model.state_dict()
+    model_classes = getattr(model, "num_classes", None)
+    matched, replaced, mismatched = [], [], []
+    for name in own:
+        if name not in tensors:
+            continue
+        if tensors[name].shape == own[name].shape:
+            matched.append(name)
+        elif replace_head and _differs_by_classes(tensors[name].shape, own[name].shape, file_classes, model_classes):
+            replaced.append(name)
+        else:
+            mismatched.append(name)
+    missing = [name for name in own if name not in tensors]
+    unexpected = [name for name in tensors if name not in own]
+    if not matched or (strict and (missing or unexpected or mismatched)):
+        facts = []
+        if mismatched:
+            name = mismatched[0]
+            facts.append(
+                f"{len(mismatched)} of another shape (first {name}: {tuple(tensors[name].shape)} in the file, {tuple(own[name].shape)} in the model)"
+            )
+        if missing:
+            facts.append(f"{len(missing)} missing (first {missing[0]})")
+        if unexpected:
+            facts.append(f"{len(unexpected)} unknown to the model (first {unexpected[0]})")
+        raise CheckpointError(
+            f"{path} does not fit the model: {', '.join(facts) or 'it holds no tensors'}; build the model with the checkpoint's own options",
+            path=path,
+        )
+    model.load_state_dict({name: tensors[name] for name in matched}, strict=False)
+    return LoadReport(tuple(matched), tuple(replaced), tuple(missing), tuple(unexpected), tuple(mismatched))
+
+
+def _differs_by_classes(
+    theirs: torch.Size, ours: torch.Size, file_classes: int | None, model_classes: int | None
+) -> bool:
+    """Whether every side that differs is a multiple of the number of classes (context modules keep several per class)."""
+    if model_classes is None or len(theirs) != len(ours):
+        return False
+    if file_classes is None:  # another program's file: the classifier's own first side tells
+        return ours[:1] == (model_classes,) and theirs[1:] == ours[1:]
+    return all(
+        a == b or (a % file_classes == 0 and a * model_classes == b * file_classes)
+        for a, b in zip(theirs, ours, strict=True)
+    )
+
+
+def _model_spec(path: Path, metadata: Mapping[str, Any]) -> ModelSpec:
+    version = metadata.get("format_version")
+    if not isinstance(version, int) or not isinstance(metadata.get("model"), dict):
+        raise CheckpointError(
+            f"{path} is not a model checkpoint: it names no model; give checkpoints/best.safetensors of a run",
+            path=path,
+        )
+    if version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} was written by a newer denseg (checkpoint format {version}, this one reads up to {FORMAT_VERSION}); update denseg",
+            path=path,
+        )
+    return ModelSpec(metadata["model"]["name"], metadata["model"]["arguments"])
+
+
+def _with_defaults(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    arguments = metadata["model"]["arguments"]
+    values = dict(metadata)
+    for key in _OPTIONAL_KEYS:
+        values.setdefault(key, None)
+    if values["classes"] is None:
+        values["classes"] = ClassTable.numbered(arguments["num_classes"]).to_json()
+    if values["normalization"] is None and arguments.get("in_channels", 3) == 3:  # noqa: PLR2004 - red, green, blue
+        values["normalization"] = {
+            key: list(value) if isinstance(value, list) else value for key, value in _IMAGENET.items()
+        }
+    return values
+
+
+def _digest(tensors: Mapping[str, Tensor], document: str) -> str:
+    digest = hashlib.sha256(document.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\0{name}\0{_DTYPES.get(tensor.dtype, tensor.dtype)}\0{list(tensor.shape)}\0".encode())
+        digest.update(_bytes(tensor))
+    return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    flat = tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8)
+    return memoryview(flat.numpy())
