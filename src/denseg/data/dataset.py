@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pairs of files as tensors: read, decoded, warped, normalized.
+
+Shape letters: C bands, h and w height and width of the sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from denseg.data.augment import Augmentation, sample_generator
+from denseg.data.images import read_image
+from denseg.data.masks import read_mask
+from denseg.data.warp import sample_image, sample_labels
+from denseg.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from denseg.data.encoding import MaskEncoding
+    from denseg.data.folder import Pair
+    from denseg.data.normalization import Normalization
+
+__all__ = ["Key", "MapMaker", "Sample", "SegmentationDataset", "collate"]
+
+Key: TypeAlias = tuple[int, int]
+"""``(epoch, index)``: which sample, and in which epoch its randomness is drawn."""
+
+Sample: TypeAlias = dict[str, Any]
+"""``images`` (C, h, w) float32, ``target`` (h, w) int64, ``index`` int, and one (h, w) float32 per extra map."""
+
+
+class MapMaker(Protocol):
+    """Makes a per-pixel map of one picture, for example the border weights of U-Net."""
+
+    def __call__(self, labels: NDArray[Any]) -> NDArray[np.float32]:
+        """Turn ``(H, W)`` labels into an ``(H, W)`` map."""
+        ...
+
+
+class SegmentationDataset(Dataset[Sample]):
+    """Images with masks of one split.
+
+    Attributes:
+        pairs: What is read.
+        encoding: How raw mask values become labels.
+        normalization: Applied to the images.
+        ignore_index: Label that means "no class"; given to what lies outside the picture.
+        augmentation: Random geometry; ``None`` for whole pictures at their own size.
+        crop: ``(height, width)`` of augmented samples; ``None`` for the resized picture as a whole.
+        seed: Of the run.
+        maps: Makers of extra per-pixel maps by name; warped with the mask's grid, 0 outside.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        *,
+        encoding: MaskEncoding,
+        normalization: Normalization,
+        ignore_index: int,
+        augmentation: Augmentation | None = None,
+        crop: tuple[int, int] | None = None,
+        seed: int = 0,
+        maps: Mapping[str, MapMaker] | None = None,
+    ) -> None:
+        """Keep what is needed to read; nothing is read yet.
+
+        Args:
+            pairs: The images and masks.
+            encoding: How raw mask values become labels.
+            normalization: Applied to the images.
+            ignore_index: Label that means "no class".
+            augmentation: Random geometry; ``None`` for whole pictures.
+            crop: ``(height, width)`` of augmented samples.
+            seed: Of the run.
+            maps: Makers of extra per-pixel maps by name.
+
+        Raises:
+            UsageError: A crop without augmentation, or a map of a name that a sample has already.
+        """
+        if crop is not None and augmentation is None:
+            raise UsageError("a crop needs an augmentation to place it; give Augmentation(scale=(1, 1), flip=0)")
+        taken = {"images", "target", "index"} & (maps or {}).keys()
+        if taken:
+            raise UsageError(f"a map must not be named {sorted(taken)[0]!r}; samples hold that already")
+        self.pairs = tuple(pairs)
+        self.encoding = encoding
+        self.normalization = normalization
+        self.ignore_index = ignore_index
+        self.augmentation = augmentation
+        self.crop = crop
+        self.seed = seed
+        self.maps = dict(maps or {})
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, key: int | Key) -> Sample:
+        """Read one sample.
+
+        Args:
+            key: ``(epoch, index)``; an index alone means epoch 0.
+
+        Returns:
+            ``{"images": (C, h, w) float32, "target": (h, w) int64, "index": int}`` and the extra maps.
+
+        Raises:
+            ImageError: A file cannot be read as pixels.
+            DataError: Image and mask differ in size, or a mask holds a value without a class.
+        """
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        image, labels = self.read(index)
+        maps = {name: make(labels) for name, make in self.maps.items()}
+        if self.augmentation is None:
+            return self._sample(index, self.normalization.apply(image), labels, maps)
+        generator = sample_generator(self.seed, epoch, index)
+        grid = self.augmentation.draw(generator, labels.shape, self.crop).grid()
+        outside = grid.outside(*labels.shape)
+        warped = {name: sample_image(values, grid) for name, values in maps.items()}
+        if outside is not None:
+            for values in warped.values():
+                values[outside] = 0.0
+        images = self.normalization.apply(sample_image(image, grid), outside=outside)
+        return self._sample(index, images, sample_labels(labels, grid, fill=self.ignore_index), warped)
+
+    def read(self, index: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Read one picture and its labels as they are in the files, unscaled and not normalized.
+
+        Args:
+            index: Of the pair.
+
+        Returns:
+            Image ``(H, W, C)`` and labels ``(H, W)``.
+
+        Raises:
+            ImageError: A file cannot be read as pixels.
+            DataError: Image and mask differ in size, or a mask holds a value without a class.
+        """
+        pair = self.pairs[index]
+        image = read_image(pair.image)
+        labels = self.encoding.decode(read_mask(pair.mask), pair.mask)
+        if image.shape[:2] != labels.shape:
+            raise DataError(
+                f"image and mask must have one size: {pair.image} is {image.shape[0]}x{image.shape[1]}, "
+                f"{pair.mask} is {labels.shape[0]}x{labels.shape[1]}; run `denseg check` to list all such pairs",
+                path=pair.mask,
+            )
+        return image, labels
+
+    def _sample(
+        self, index: int, images: NDArray[np.float32], labels: NDArray[Any], maps: Mapping[str, NDArray[np.float32]]
+    ) -> Sample:
+        sample: Sample = {
+            "images": torch.from_numpy(images),
+            "target": torch.from_numpy(labels.astype(np.int64)),
+            "index": index,
+        }
+        for name, values in maps.items():
+            sample[name] = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+        return sample
+
+
+def collate(samples: Sequence[Sample]) -> dict[str, Tensor]:
+    """Stack samples of one size to a batch.
+
+    Args:
+        samples: What the data set gave.
+
+    Returns:
+        ``{"images": (B, C, h, w), "target": (B, h, w), "index": (B,) int64}`` and the extra maps ``(B, h, w)``.
+
+    Raises:
+        DataError: The samples differ in size.
+    """
+    sizes = {tuple(sample["target"].shape) for sample in samples}
+    if len(sizes) > 1:
+        listed = ", ".join(f"{height}x{width}" for height, width in sorted(sizes))
+        raise DataError(f"samples of one batch must have one size, got {listed}; set train.crop, or use batches of 1")
+    batch = {name: torch.stack([sample[name] for sample in samples]) for name in samples[0] if name != "index"}
+    batch["index"] = torch.tensor([sample["index"] for sample in samples])
+    return batch

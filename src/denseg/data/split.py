@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which picture trains and which one judges: a seeded split that stays put when pictures are added.
+
+Every group (by default every picture) gets a number from the SHA-256 of the seed and its name, and the smallest
+numbers are held out. So the split depends on names and seed only, not on the order of files, the machine or a library's
+random generator, and a picture that is added moves at most the pictures at the cut.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from denseg.errors import DataError, ImageError, UsageError
+from denseg.files import sha256_of
+
+if TYPE_CHECKING:
+    from denseg.data.folder import Pair
+
+__all__ = ["SplitRow", "assign_split", "make_split", "split_rows"]
+
+
+@dataclass(frozen=True)
+class SplitRow:
+    """One line of ``split.csv``: which picture was used for what, and its exact content.
+
+    Attributes:
+        stem: Name that image and mask share.
+        image: Path of the image, relative to the data folder, with ``/``.
+        mask: Path of the mask, relative to the data folder, with ``/``.
+        split: ``train``, ``val``, ``test`` or the folder's own name.
+        sha256: Digest over the bytes of image and mask.
+    """
+
+    stem: str
+    image: str
+    mask: str
+    split: str
+    sha256: str
+
+
+def make_split(
+    stems: Iterable[str], *, val_share: float, seed: int, groups: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Hold out a share of pictures.
+
+    Args:
+        stems: Names of the pictures, each once.
+        val_share: Share of pictures to hold out, above 0 and below 1; at least one group is held out and one kept.
+        seed: Another seed gives another split.
+        groups: Group of each stem (a scene, a patient, a video); a group is never divided. Stems that are not in it
+            are groups of their own.
+
+    Returns:
+        ``train`` or ``val`` by stem, in the order of ``stems``.
+
+    Raises:
+        DataError: There are fewer than two groups, so that nothing could be held out.
+        UsageError: The share is not between 0 and 1, or a stem comes twice.
+    """
+    names = list(stems)
+    if not 0 < val_share < 1:
+        raise UsageError(f"val_share must be above 0 and below 1, got {val_share}")
+    if len(set(names)) != len(names):
+        twice = next(name for index, name in enumerate(names) if name in names[:index])
+        raise UsageError(f"a split needs each name once, got {twice!r} twice")
+    members: dict[str, list[str]] = {}
+    for name in names:
+        members.setdefault(_group(name, groups), []).append(name)
+    if len(members) < 2:
+        what = "1 picture" if len(names) == 1 else f"{len(names)} pictures of 1 group"
+        raise DataError(
+            f"a split needs at least 2 pictures of different groups, got {what if names else 'none'}; "
+            "add labelled pictures, or bring train and val folders"
+        )
+    order = sorted(members, key=lambda group: (_number(seed, group), group))
+    wanted = max(1.0, val_share * len(names))
+    held: set[str] = set()
+    for group in order[:-1]:
+        # A group goes in while that brings the held-out count nearer to the wanted one.
+        if held and wanted - len(held) < len(members[group]) / 2:
+            break
+        held.update(members[group])
+    return {name: "val" if name in held else "train" for name in names}
+
+
+def assign_split(
+    pairs: Sequence[Pair], *, val_share: float, seed: int, groups: Mapping[str, str] | None = None
+) -> tuple[tuple[Pair, ...], bool]:
+    """Give every pair a split: the folder's own where it has a ``val``, else a seeded one.
+
+    A folder with ``train`` and ``test`` but no ``val`` keeps its test pictures aside: only the training pictures are
+    divided. Pairs without a split count as training pictures.
+
+    Args:
+        pairs: What the folder holds.
+        val_share: See ``make_split``.
+        seed: See ``make_split``.
+        groups: Group by stem, see ``make_split``.
+
+    Returns:
+        The pairs, each with its split, and whether a split was made here.
+    """
+    named = tuple(pair if pair.split else dataclasses.replace(pair, split="train") for pair in pairs)
+    if any(pair.split == "val" for pair in named):
+        return named, False
+    division = make_split(
+        (pair.stem for pair in named if pair.split == "train"), val_share=val_share, seed=seed, groups=groups
+    )
+    return tuple(
+        dataclasses.replace(pair, split=division[pair.stem]) if pair.split == "train" else pair for pair in named
+    ), True
+
+
+def split_rows(pairs: Iterable[Pair], root: Path) -> tuple[SplitRow, ...]:
+    """Describe the pairs for the run's ``split.csv``.
+
+    Args:
+        pairs: The pairs, each with a split.
+        root: The data folder; paths below it are written relative to it.
+
+    Returns:
+        One row per pair, in order.
+
+    Raises:
+        ImageError: A file has gone or cannot be read.
+    """
+    rows = []
+    for pair in pairs:
+        digest = hashlib.sha256()
+        for path in (pair.image, pair.mask):
+            try:
+                digest.update(bytes.fromhex(sha256_of(path)))
+            except OSError as error:
+                raise ImageError(f"cannot read {path}: {error.strerror or error}", path=path) from error
+        rows.append(
+            SplitRow(
+                pair.stem, _relative(pair.image, root), _relative(pair.mask, root), pair.split or "", digest.hexdigest()
+            )
+        )
+    return tuple(rows)
+
+
+def _group(name: str, groups: Mapping[str, str] | None) -> str:
+    return f"group:{groups[name]}" if groups is not None and name in groups else f"picture:{name}"
+
+
+def _number(seed: int, group: str) -> str:
+    return hashlib.sha256(f"{seed}\n{group}".encode()).hexdigest()
+
+
+def _relative(path: Path, root: Path) -> str:
+    try:
+        return path.resolve().relative_to(root.resolve()).as_posix()
+    except ValueError:
+        return path.resolve().as_posix()

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One sampling grid for all geometry of augmentation, sampled once and only for the crop that is needed.
+
+Coordinates measure from the image's top left corner in pixels: pixel ``(row, column)`` covers
+``[row, row + 1) x [column, column + 1)`` and its centre lies at half. A warp asks, for the centre of each output
+pixel, where in the source it lies; its steps (crop, scale, flip, …) are composed before anything is sampled. Images
+and per-pixel maps are interpolated bilinearly, masks take the pixel that the position falls into, and a position
+outside the source is outside for all of them alike. A step that treats rows and columns apart keeps the grid apart
+(``(h, 1)`` and ``(1, w)``), which is sampled row by row and column by column; a step that mixes them gives a full grid.
+
+Shape letters: H and W source height and width, h and w output height and width, C bands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from denseg.errors import ShapeError
+
+__all__ = ["Crop", "Flip", "Grid", "Scale", "Step", "Warp", "sample_image", "sample_labels"]
+
+Positions = NDArray[np.float64]
+Index = NDArray[np.int64]
+Weight = NDArray[np.float32]
+
+
+class Grid(NamedTuple):
+    """Where in the source each output pixel lies.
+
+    Attributes:
+        rows: ``(h, 1)`` or ``(h, w)`` float64.
+        columns: ``(1, w)`` or ``(h, w)`` float64.
+    """
+
+    rows: Positions
+    columns: Positions
+
+    @property
+    def separable(self) -> bool:
+        """Whether rows depend on the output row only, and columns on the output column only."""
+        return self.rows.shape[1] == 1 and self.columns.shape[0] == 1
+
+    def outside(self, height: int, width: int) -> NDArray[np.bool_] | None:
+        """Mark the output pixels that lie outside a source.
+
+        Args:
+            height: Of the source, in pixels.
+            width: Of the source, in pixels.
+
+        Returns:
+            ``(h, w)`` bool, or ``None`` when every position lies inside.
+        """
+        rows = (self.rows < 0) | (self.rows >= height)
+        columns = (self.columns < 0) | (self.columns >= width)
+        if not rows.any() and not columns.any():
+            return None
+        return rows | columns
+
+
+class Step(Protocol):
+    """A part of a warp: maps positions in its output to positions in its input."""
+
+    def __call__(self, grid: Grid) -> Grid:
+        """Map positions from output to input."""
+        ...
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Cut a window; a negative start or a window beyond the end reaches outside.
+
+    Attributes:
+        top: First row, in pixels of the input.
+        left: First column, in pixels of the input.
+    """
+
+    top: int
+    left: int
+
+    def __call__(self, grid: Grid) -> Grid:
+        return Grid(grid.rows + self.top, grid.columns + self.left)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Resize ``source`` to ``target``, as ``resize`` with ``align_corners=False`` and without antialias.
+
+    Attributes:
+        source: ``(height, width)`` of the input.
+        target: ``(height, width)`` of the output.
+    """
+
+    source: tuple[int, int]
+    target: tuple[int, int]
+
+    def __call__(self, grid: Grid) -> Grid:
+        return Grid(
+            grid.rows * self.source[0] / self.target[0],
+            grid.columns * self.source[1] / self.target[1],
+        )
+
+
+@dataclass(frozen=True)
+class Flip:
+    """Mirror an input of ``size``.
+
+    Attributes:
+        size: ``(height, width)`` of the input, in pixels.
+        horizontal: Swap left and right.
+        vertical: Swap top and bottom.
+    """
+
+    size: tuple[int, int]
+    horizontal: bool = True
+    vertical: bool = False
+
+    def __call__(self, grid: Grid) -> Grid:
+        return Grid(
+            self.size[0] - grid.rows if self.vertical else grid.rows,
+            self.size[1] - grid.columns if self.horizontal else grid.columns,
+        )
+
+
+@dataclass(frozen=True)
+class Warp:
+    """All geometry of one sample.
+
+    Attributes:
+        size: ``(h, w)`` of the output, in pixels.
+        steps: In the order in which positions pass them, from output to source: the last thing that is done to the
+            picture comes first.
+    """
+
+    size: tuple[int, int]
+    steps: tuple[Step, ...] = ()
+
+    def grid(self) -> Grid:
+        """Compose the steps.
+
+        Returns:
+            Source position of each output pixel's centre.
+        """
+        height, width = self.size
+        grid = Grid((np.arange(height) + 0.5)[:, None], (np.arange(width) + 0.5)[None, :])
+        for step in self.steps:
+            grid = step(grid)
+        return grid
+
+
+def sample_labels(labels: NDArray[Any], grid: Grid, *, fill: int) -> NDArray[Any]:
+    """Take the source pixel that each position falls into.
+
+    Args:
+        labels: ``(H, W)`` integers; not changed.
+        grid: The positions.
+        fill: Value outside the source, the ignore index; the dtype must hold it.
+
+    Returns:
+        ``(h, w)`` of the same dtype, contiguous.
+
+    Raises:
+        ShapeError: ``labels`` is not 2-D, or its dtype cannot hold ``fill``.
+    """
+    if labels.ndim != 2:
+        raise ShapeError(f"labels must be (H, W), got {labels.shape}")
+    if not np.iinfo(labels.dtype).min <= fill <= np.iinfo(labels.dtype).max:
+        raise ShapeError(f"labels of {labels.dtype} cannot hold the fill value {fill}; give a wider integer type")
+    height, width = labels.shape
+    rows = _clamp(np.floor(grid.rows).astype(np.int64), height)
+    columns = _clamp(np.floor(grid.columns).astype(np.int64), width)
+    if grid.separable:
+        result = np.array(_take(_take(labels, rows[:, 0], axis=0), columns[0], axis=1), order="C")
+    else:
+        result = labels[rows, columns]
+    outside = grid.outside(height, width)
+    if outside is not None:
+        result[outside] = fill
+    return np.ascontiguousarray(result)
+
+
+def sample_image(image: NDArray[Any], grid: Grid) -> NDArray[np.float32]:
+    """Interpolate bilinearly; positions beyond the outermost pixel centres take the outermost pixels.
+
+    Args:
+        image: ``(H, W, C)`` or ``(H, W)``, any dtype; not changed.
+        grid: The positions. Where they are pixel centres, the result is the pixels themselves.
+
+    Returns:
+        ``(h, w, C)`` or ``(h, w)`` float32. What lies outside the source repeats its edge; ``Grid.outside`` marks it.
+    """
+    height, width = image.shape[:2]
+    if grid.separable:
+        return _sample_apart(image, _neighbours(grid.rows[:, 0], height), _neighbours(grid.columns[0], width))
+    return _sample_full(image, _neighbours(grid.rows, height), _neighbours(grid.columns, width))
+
+
+def _neighbours(positions: Positions, size: int) -> tuple[Index, Index, Weight]:
+    """Give the two neighbouring pixels of each position, and the weight of the second; the same pixel where it is 0."""
+    shifted = np.clip(positions - 0.5, 0, size - 1)
+    first = shifted.astype(np.int64)
+    weight = (shifted - first).astype(np.float32)
+    return first, first + (weight > 0), weight
+
+
+def _sample_apart(
+    image: NDArray[Any], rows: tuple[Index, Index, Weight], columns: tuple[Index, Index, Weight]
+) -> NDArray[np.float32]:
+    """Interpolate rows, then columns, reading only the part of the source that is needed."""
+    result: NDArray[Any] = image
+    for axis, (first, second, weight) in ((1, columns), (0, rows)):
+        lowest = int(first.min())
+        result = result[(slice(None),) * axis + (slice(lowest, int(second.max()) + 1),)]
+        low = _take(result, first - lowest, axis=axis)
+        if weight.any():
+            low = low.astype(np.float32)
+            high = _take(result, second - lowest, axis=axis).astype(np.float32)
+            high -= low
+            high *= weight.reshape((-1,) + (1,) * (image.ndim - axis - 1))
+            low += high
+        result = low
+    return np.ascontiguousarray(result, dtype=np.float32)
+
+
+def _sample_full(
+    image: NDArray[Any], rows: tuple[Index, Index, Weight], columns: tuple[Index, Index, Weight]
+) -> NDArray[np.float32]:
+    """Interpolate where each output pixel has its own row and column."""
+    bands = (1,) * (image.ndim - 2)
+    row_weight = np.broadcast_to(rows[2], np.broadcast_shapes(rows[2].shape, columns[2].shape))
+    row_weight = row_weight.reshape(row_weight.shape + bands)
+    column_weight = columns[2].reshape(columns[2].shape + bands)
+    lines = []
+    for row in rows[:2]:
+        low = image[row, columns[0]].astype(np.float32)
+        high = image[row, columns[1]].astype(np.float32)
+        lines.append(low + (high - low) * column_weight)
+    result = lines[0] + (lines[1] - lines[0]) * row_weight
+    return np.ascontiguousarray(result, dtype=np.float32)
+
+
+def _take(values: NDArray[Any], index: Index, *, axis: int) -> NDArray[Any]:
+    """Take along an axis: a view where the index runs evenly, else a copy."""
+    if len(index) > 1:
+        step = int(index[1] - index[0])
+        if step != 0 and bool((np.diff(index) == step).all()):
+            start, stop = int(index[0]), int(index[-1]) + (1 if step > 0 else -1)
+            return values[(slice(None),) * axis + (slice(start, None if stop < 0 else stop, step),)]
+    return np.take(values, index, axis=axis)
+
+
+def _clamp(index: Index, size: int) -> Index:
+    return np.clip(index, 0, size - 1)
