@@ -37,8 +37,8 @@ class CompositeLoss(nn.Module):
     """A weighted sum of losses.
 
     A loss of the catalog is a module with ``reads`` (the field of ``SegmentationOutput`` that it takes: ``logits`` or
-    ``features``), ``forward(scores, target, *, weight, normalizer)`` and ``mass(target, *, weight)``; it may hold buffers
-    and have ``update()``, called after each optimiser step.
+    ``features``), ``forward(scores, target, *, weight, normalizer)`` and ``mass(target, *, weight)``; it may hold
+    buffers and have ``update()``, called after each optimiser step.
 
     Attributes:
         members: The losses by name.
@@ -131,7 +131,7 @@ class CompositeLoss(nn.Module):
         return Loss(total, parts)
 
     def mass(self, target: Tensor, *, size: tuple[int, int] | None = None, **maps: Tensor) -> Tensor:
-        """Give what the mean of each loss divides by; masses of the parts of a step add up to the step's ``normalizer``.
+        """Give what the mean of each loss divides by; the sum over the parts of a step is its ``normalizer``.
 
         Args:
             target: ``(B, H, W)`` int64.
@@ -198,10 +198,11 @@ def check_labels(target: Tensor, *, num_classes: int, ignore_index: int) -> None
     if target.device.type != "cpu" or target.numel() == 0:
         return
     low, high = (int(bound) for bound in torch.aminmax(target))
-    if 0 <= low and high < num_classes:
+    if low >= 0 and high < num_classes:
         return
     wrong = target[(target != ignore_index) & ((target < 0) | (target >= num_classes))]
     if wrong.numel():
         raise ShapeError(
-            f"labels must be 0..{num_classes - 1} or {ignore_index} (ignored), got {int(wrong[0])}; run `denseg check` on the data"
+            f"labels must be 0..{num_classes - 1} or {ignore_index} (ignored), got {int(wrong[0])}; "
+            "run `denseg check` on the data"
         )

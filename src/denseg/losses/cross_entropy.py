@@ -83,8 +83,8 @@ def cross_entropy_loss(
 ) -> Tensor:
     """Mean over labelled pixels of ``-log softmax(logits)[target]``, weighted.
 
-    Without weights this is ``torch.nn.functional.cross_entropy``, with ``class_weight`` too (its mean divides by the sum
-    of the weights), except that a batch without a labelled pixel gives 0 with gradient 0 rather than NaN.
+    Without ``weight`` this is ``torch.nn.functional.cross_entropy``, with ``class_weight`` too (its mean divides by the
+    sum of the weights), except that a batch without a labelled pixel gives 0 with gradient 0 rather than NaN.
 
     Args:
         logits: ``(B, K, H, W)``; computed in float32 at least.

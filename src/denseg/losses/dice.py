@@ -2,8 +2,10 @@
 """Dice loss: one minus twice the overlap over the sum of the areas, per class, counted over the batch.
 
 Paper:
-    F. Milletari et al., "V-Net: Fully Convolutional Neural Networks for Volumetric Medical Image Segmentation", 3DV 2016.
-    https://arxiv.org/abs/1606.04797 - Section 3 (squared denominator there; plain sums here, as nnU-Net and MONAI have it).
+    F. Milletari et al., "V-Net: Fully Convolutional Neural Networks for Volumetric Medical Image Segmentation",
+    3DV 2016. https://arxiv.org/abs/1606.04797 - Section 3.
+Departures from the paper:
+    The denominator sums the scores; the paper sums their squares.
 
 Shape letters: B batch, K classes, H and W height and width.
 """
@@ -64,10 +66,10 @@ def dice_loss(
     weight: Tensor | None = None,
     normalizer: Tensor | float | None = None,
 ) -> Tensor:
-    """Mean over the classes in ``target`` of ``1 - (2 * overlap + smooth) / (area of scores + area of labels + smooth)``.
+    """Mean over the classes in ``target`` of one minus their Dice coefficient on probabilities.
 
-    Areas and overlap are summed over the labelled pixels of the whole batch; a class without a labelled pixel in the
-    batch takes no part.
+    Dice is ``(2 * overlap + smooth) / (area of scores + area of labels + smooth)``. Areas and overlap are summed over
+    the labelled pixels of the whole batch; a class without a labelled pixel in the batch takes no part.
 
     Args:
         logits: ``(B, K, H, W)``; softmax over K is taken here, in float32 at least.
@@ -75,7 +77,7 @@ def dice_loss(
         ignore_index: Label that carries no class.
         smooth: Added to numerator and denominator, in pixels.
         weight: ``(B, H, W)`` factor per pixel, at least 0.
-        normalizer: Mass of the whole step where this batch is a part of it; the loss is then scaled by the part's share.
+        normalizer: Mass of the whole step where this batch is a part of it; scales the loss by the part's share.
 
     Returns:
         The loss, a scalar in 0..1; 0 with gradient 0 where no pixel is labelled.

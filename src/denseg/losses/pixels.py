@@ -25,7 +25,7 @@ def check_pixels(logits: Tensor, target: Tensor, weight: Tensor | None = None) -
     Raises:
         ShapeError: Shapes or dtypes differ from these.
     """
-    if logits.ndim != 4 or not logits.is_floating_point():  # noqa: PLR2004 - (B, K, H, W)
+    if logits.ndim != 4 or not logits.is_floating_point():
         raise ShapeError(f"logits must be floating point (B, K, H, W), got {logits.dtype} {tuple(logits.shape)}")
     size = (logits.shape[0], *logits.shape[2:])
     if target.shape != size or target.dtype != torch.int64:
@@ -34,7 +34,8 @@ def check_pixels(logits: Tensor, target: Tensor, weight: Tensor | None = None) -
         )
     if weight is not None and (weight.shape != size or not weight.is_floating_point()):
         raise ShapeError(
-            f"weight must be floating point {size} for logits {tuple(logits.shape)}, got {weight.dtype} {tuple(weight.shape)}"
+            f"weight must be floating point {size} for logits {tuple(logits.shape)}, "
+            f"got {weight.dtype} {tuple(weight.shape)}"
         )
 
 

@@ -111,12 +111,19 @@ class ConfusionMatrix:
     def __add__(self, other: ConfusionMatrix) -> ConfusionMatrix:
         """Merge two matrices into a new one.
 
+        Args:
+            other: Of the same classes.
+
+        Returns:
+            A matrix with the sum of the counts.
+
         Raises:
             UsageError: They have another number of classes or another ``ignore_index``.
         """
         if (self.num_classes, self.ignore_index) != (other.num_classes, other.ignore_index):
             raise UsageError(
-                f"confusion matrices to merge must agree in classes and ignore_index, got {self.num_classes} and {other.num_classes} classes, "
+                "confusion matrices to merge must agree in classes and ignore_index, got "
+                f"{self.num_classes} and {other.num_classes} classes, "
                 f"ignore_index {self.ignore_index} and {other.ignore_index}"
             )
         return ConfusionMatrix(self.num_classes, self.ignore_index, counts=self._counts + other._counts)
@@ -176,19 +183,21 @@ def majority_baseline(train_counts: NDArray[np.integer], counts: NDArray[np.inte
 
     Args:
         train_counts: ``(K,)`` labelled pixels per class of the training split.
-        counts: ``(K, K)`` confusion matrix of the evaluated split (its rows say what was there), or its ``(K,)`` labels.
+        counts: ``(K, K)`` confusion matrix of the evaluated split, or its ``(K,)`` labelled pixels per class.
 
     Returns:
         The scores of that answer.
     """
-    labels = np.asarray(counts).sum(axis=1) if np.ndim(counts) == 2 else np.asarray(counts)  # noqa: PLR2004 - a matrix
+    labels = np.asarray(counts).sum(axis=1) if np.ndim(counts) == 2 else np.asarray(counts)
     answer = np.zeros((labels.size, labels.size), dtype=np.int64)
     answer[:, int(np.argmax(train_counts))] = labels
     return scores_from_counts(answer)
 
 
 def _ratio(numerator: NDArray[np.float64], denominator: NDArray[np.integer]) -> NDArray[np.float64]:
-    return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0)
+    ratio = np.full(numerator.shape, np.nan)
+    np.divide(numerator, denominator, out=ratio, where=denominator > 0)
+    return ratio
 
 
 def _mean(values: NDArray[np.float64]) -> float:

@@ -83,7 +83,7 @@ def bootstrap_scores(
         UsageError: No image, or an option out of range.
     """
     counts = np.asarray(per_image_counts)
-    if counts.ndim != 3 or counts.shape[0] < 1 or counts.shape[1] != counts.shape[2]:  # noqa: PLR2004 - (N, K, K)
+    if counts.ndim != 3 or counts.shape[0] < 1 or counts.shape[1] != counts.shape[2]:
         raise UsageError(f"per-image counts must be (N, K, K) with at least one image, got {counts.shape}")
     if groups is not None and len(groups) != len(counts):
         raise UsageError(f"groups needs one value per image, {len(counts)}; got {len(groups)}")
@@ -106,29 +106,34 @@ def bootstrap_scores(
 def _scores(sampled: NDArray[np.float64], full: NDArray[np.float64], score: Score) -> NDArray[np.float64]:
     """Compute one score per replicate from ``(R, 3, K)``: right pixels, labels, predictions."""
     right, labels, predicted = sampled[:, 0], sampled[:, 1], sampled[:, 2]  # each (R, K)
-    total = labels.sum(axis=1)
     if score == "pixel_accuracy":
-        return _divide(right.sum(axis=1), total, full[0].sum() / full[1].sum() if full[1].sum() else np.nan)
+        return _mean(_ratio(right.sum(axis=1, keepdims=True), labels.sum(axis=1, keepdims=True), full[:2].sum(axis=1)))
     if score == "mean_accuracy":
-        kept = full[1] > 0
-        each = _divide(right[:, kept], labels[:, kept], full[0, kept] / full[1, kept])
-        return each.mean(axis=1) if kept.any() else np.full(len(sampled), np.nan)
+        return _mean(_ratio(right, labels, full[:2]))
     union = labels + predicted - right
-    full_union = full[1] + full[2] - full[0]
-    kept = full_union > 0
-    each = _divide(right[:, kept], union[:, kept], full[0, kept] / full_union[kept])
-    if not kept.any():
-        return np.full(len(sampled), np.nan)
+    iou = _ratio(right, union, np.stack([full[0], full[1] + full[2] - full[0]]))
     if score == "miou":
-        return each.mean(axis=1)
+        return _mean(iou)
     if score != "frequency_weighted_iou":
         raise UsageError(f"score must be miou, pixel_accuracy, mean_accuracy or frequency_weighted_iou, got {score!r}")
-    return (labels[:, kept] * each).sum(axis=1) / np.where(total > 0, total, np.nan)
+    total = labels.sum(axis=1)
+    weighted: NDArray[np.float64] = np.nansum(labels * iou, axis=1) / np.where(total > 0, total, np.nan)
+    return weighted
 
 
-def _divide(
-    numerator: NDArray[np.float64], denominator: NDArray[np.float64], otherwise: NDArray[np.float64] | float
+def _ratio(
+    numerator: NDArray[np.float64], denominator: NDArray[np.float64], full: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    return np.divide(
-        numerator, denominator, out=np.broadcast_to(otherwise, numerator.shape).copy(), where=denominator > 0
-    )
+    """Divide; where a replicate has nothing to divide by, take the full data's ratio (NaN where that is undefined)."""
+    ratio = np.full(full.shape[-1:] if full.ndim > 1 else (1,), np.nan)
+    np.divide(full[0], full[1], out=ratio, where=full[1] > 0)
+    ratio = np.broadcast_to(ratio, numerator.shape).copy()
+    np.divide(numerator, denominator, out=ratio, where=denominator > 0)
+    return ratio
+
+
+def _mean(ratio: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Average over the classes that the full data has: the columns that are not NaN."""
+    kept = ~np.isnan(ratio).any(axis=0)
+    mean: NDArray[np.float64] = ratio[:, kept].mean(axis=1) if kept.any() else np.full(len(ratio), np.nan)
+    return mean

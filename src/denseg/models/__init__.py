@@ -4,7 +4,20 @@
 from __future__ import annotations
 
 from denseg.models.catalog import MODELS, ModelEntry, create_model, split_parameters
+from denseg.models.checkpoint import Checkpoint, LoadReport, load_checkpoint, load_weights, save_checkpoint
 from denseg.models.interface import SegmentationModel
 from denseg.types import SegmentationOutput
 
-__all__ = ["MODELS", "ModelEntry", "SegmentationModel", "SegmentationOutput", "create_model", "split_parameters"]
+__all__ = [
+    "MODELS",
+    "Checkpoint",
+    "LoadReport",
+    "ModelEntry",
+    "SegmentationModel",
+    "SegmentationOutput",
+    "create_model",
+    "load_checkpoint",
+    "load_weights",
+    "save_checkpoint",
+    "split_parameters",
+]

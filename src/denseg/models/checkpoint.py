@@ -7,20 +7,18 @@ bit or a cut end is refused, never loaded. Files are written whole or not at all
 
 from __future__ import annotations
 
-import hashlib
-import json
-import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 import denseg
 from denseg.errors import CheckpointError, UnknownNameError, UsageError
-from denseg.files import write_atomic, write_json
+from denseg.files import write_json
+from denseg.models.catalog import create_model
+from denseg.models.tensor_file import read_any_tensors, read_tensors, write_tensors
 from denseg.types import ClassTable, ModelSpec
 
 __all__ = [
@@ -50,18 +48,6 @@ _OPTIONAL_KEYS = (
     "training",
 )
 _IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "scale": 255.0, "bands": 3}
-_DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
 
 
 class Checkpoint(NamedTuple):
@@ -162,8 +148,6 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     Raises:
         CheckpointError: The file is missing, damaged, newer than this denseg, or does not fit the model it names.
     """
-    from denseg.models.catalog import create_model
-
     path = checkpoint_path(path)
     tensors, metadata = read_tensors(path)
     spec = _model_spec(path, metadata)
@@ -190,7 +174,7 @@ def load_weights(model: nn.Module, path: Path | str, *, strict: bool = True, rep
         CheckpointError: The file is missing or damaged, or does not fit the model.
     """
     path = checkpoint_path(path)
-    tensors, metadata = _read(path, verify=False)
+    tensors, metadata = read_any_tensors(path)
     arguments = metadata.get("model", {}).get("arguments", {})
     return _load(
         model, tensors, path, strict=strict, replace_head=replace_head, file_classes=arguments.get("num_classes")
@@ -216,109 +200,13 @@ def checkpoint_path(path: Path | str) -> Path:
                 if (folder / f"{name}.safetensors").is_file():
                     return folder / f"{name}.safetensors"
         raise CheckpointError(
-            f"no checkpoint in the folder {path}: expected checkpoints/best.safetensors or checkpoints/last.safetensors",
+            f"no checkpoint in the folder {path}: "
+            "expected checkpoints/best.safetensors or checkpoints/last.safetensors",
             path=path,
         )
     if not path.exists():
         raise CheckpointError(f"no checkpoint {path}: there is no such file or folder", path=path)
     return path
-
-
-def write_tensors(path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write named tensors and a JSON document as one safetensors file with a SHA-256 over all of it.
-
-    Args:
-        path: Where; the folder must exist.
-        tensors: By name, on any device; a view or a shared tensor is written in full.
-        metadata: JSON values; NaN and infinity are refused.
-
-    Raises:
-        UsageError: A tensor's dtype cannot be stored, or the metadata is not JSON.
-        OutputError: The file cannot be written; what stood there before still stands.
-    """
-    path = Path(path)
-    try:
-        document = json.dumps(metadata, ensure_ascii=False, allow_nan=False, sort_keys=True)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"checkpoint metadata must be JSON values: {error}") from error
-    for name, tensor in tensors.items():
-        if tensor.dtype not in _DTYPES:
-            raise UsageError(
-                f"cannot store {name}: its dtype {tensor.dtype} has no place in a checkpoint; convert it first"
-            )
-    # Wider types first, as safetensors itself orders them, so that every tensor starts aligned to its own size.
-    ordered = {
-        name: tensors[name].detach() for name in sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
-    }
-    entries: dict[str, Any] = {
-        "__metadata__": {"format": "pt", "denseg": document, "sha256": _digest(ordered, document)}
-    }
-    offset = 0
-    for name, tensor in ordered.items():
-        size = tensor.numel() * tensor.element_size()
-        entries[name] = {
-            "dtype": _DTYPES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [offset, offset + size],
-        }
-        offset += size
-    header = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
-
-    def write(file: IO[bytes]) -> None:
-        file.write(struct.pack("<Q", len(header)))
-        file.write(header)
-        for tensor in ordered.values():
-            file.write(_bytes(tensor))
-
-    write_atomic(path, write)
-
-
-def read_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what ``write_tensors`` wrote, and prove that every byte is as it was written.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The tensors by name, on the CPU, and the metadata.
-
-    Raises:
-        CheckpointError: The file is missing, cannot be read, or is damaged.
-    """
-    return _read(Path(path), verify=True)
-
-
-def _read(path: Path, *, verify: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a file; one without our digest (another program's) is taken only where ``verify`` is off."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(10)
-        if start[:2] in {b"PK", b"\x80\x02"} or start[:1] == b"\x80":
-            raise CheckpointError(
-                f"{path} is a pickle (.pth, .pt), which denseg never opens; save its state dict with safetensors.torch.save_file and give that file",
-                path=path,
-            )
-        with safe_open(path, framework="pt", device="cpu") as opened:
-            header: dict[str, str] = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118 - not a mapping
-    except OSError as error:
-        reason = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
-        raise CheckpointError(f"cannot read the checkpoint {path}: {reason}", path=path) from error
-    except (SafetensorError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} is damaged or not a safetensors file: {error}; use another checkpoint", path=path
-        ) from error
-    if "denseg" not in header and not verify:
-        return tensors, {}
-    if header.keys() != {"format", "denseg", "sha256"} or header["format"] != "pt":
-        raise CheckpointError(f"{path} is damaged or was not written by denseg: its header has no checksum", path=path)
-    if _digest(tensors, header["denseg"]) != header["sha256"]:
-        raise CheckpointError(
-            f"{path} is damaged: its content does not match its checksum; use another checkpoint", path=path
-        )
-    metadata: dict[str, Any] = json.loads(header["denseg"])
-    return tensors, metadata
 
 
 def _load(
@@ -349,14 +237,16 @@ def _load(
         if mismatched:
             name = mismatched[0]
             facts.append(
-                f"{len(mismatched)} of another shape (first {name}: {tuple(tensors[name].shape)} in the file, {tuple(own[name].shape)} in the model)"
+                f"{len(mismatched)} of another shape (first {name}: "
+                f"{tuple(tensors[name].shape)} in the file, {tuple(own[name].shape)} in the model)"
             )
         if missing:
             facts.append(f"{len(missing)} missing (first {missing[0]})")
         if unexpected:
             facts.append(f"{len(unexpected)} unknown to the model (first {unexpected[0]})")
         raise CheckpointError(
-            f"{path} does not fit the model: {', '.join(facts) or 'it holds no tensors'}; build the model with the checkpoint's own options",
+            f"{path} does not fit the model: {', '.join(facts) or 'no tensor of it'}; "
+            "build the model with the checkpoint's own options",
             path=path,
         )
     model.load_state_dict({name: tensors[name] for name in matched}, strict=False)
@@ -366,7 +256,7 @@ def _load(
 def _differs_by_classes(
     theirs: torch.Size, ours: torch.Size, file_classes: int | None, model_classes: int | None
 ) -> bool:
-    """Whether every side that differs is a multiple of the number of classes (context modules keep several per class)."""
+    """Whether the sides that differ are multiples of the number of classes (context modules keep several per class)."""
     if model_classes is None or len(theirs) != len(ours):
         return False
     if file_classes is None:  # another program's file: the classifier's own first side tells
@@ -386,7 +276,8 @@ def _model_spec(path: Path, metadata: Mapping[str, Any]) -> ModelSpec:
         )
     if version > FORMAT_VERSION:
         raise CheckpointError(
-            f"{path} was written by a newer denseg (checkpoint format {version}, this one reads up to {FORMAT_VERSION}); update denseg",
+            f"{path} was written by a newer denseg (checkpoint format {version}, this one reads up to "
+            f"{FORMAT_VERSION}); update denseg",
             path=path,
         )
     return ModelSpec(metadata["model"]["name"], metadata["model"]["arguments"])
@@ -399,22 +290,8 @@ def _with_defaults(metadata: Mapping[str, Any]) -> dict[str, Any]:
         values.setdefault(key, None)
     if values["classes"] is None:
         values["classes"] = ClassTable.numbered(arguments["num_classes"]).to_json()
-    if values["normalization"] is None and arguments.get("in_channels", 3) == 3:  # noqa: PLR2004 - red, green, blue
+    if values["normalization"] is None and arguments.get("in_channels", 3) == 3:
         values["normalization"] = {
             key: list(value) if isinstance(value, list) else value for key, value in _IMAGENET.items()
         }
     return values
-
-
-def _digest(tensors: Mapping[str, Tensor], document: str) -> str:
-    digest = hashlib.sha256(document.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"\0{name}\0{_DTYPES.get(tensor.dtype, tensor.dtype)}\0{list(tensor.shape)}\0".encode())
-        digest.update(_bytes(tensor))
-    return digest.hexdigest()
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    flat = tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8)
-    return memoryview(flat.numpy())
