@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which picture belongs to which mask: a folder is listed once, by names alone, and paired by stem.
+
+``images/`` and ``masks/`` flat or with ``train/ val/ test/`` below (or above); the folders may have their other usual
+names, and masks may carry a suffix such as ``_mask``. No file is opened here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from denseg.errors import DataError
+
+__all__ = ["IMAGE_SUFFIXES", "Inventory", "Pair", "discover"]
+
+IMAGE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2", ".ppm", ".pgm", ".pbm", ".avif"}
+)
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "raw", "inputs", "input")
+MASK_FOLDERS = (
+    "masks", "mask", "labels", "label", "annotations", "annotation", "annot", "segmentation", "segmentations",
+    "segmentationclass", "gt", "groundtruth", "ground_truth", "targets", "target", "labelmaps",
+)  # fmt: skip
+SPLITS: Mapping[str, str] = {
+    "train": "train", "training": "train", "trn": "train",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "test", "testing": "test", "tst": "test",
+}  # fmt: skip
+_MASK_MARK = re.compile(
+    r"[-_. ]?(masks?|labels?|gt|seg|segmentation|annot(ation)?s?|groundtruth|target|l)$", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One picture and its mask.
+
+    Attributes:
+        stem: Unique name within the inventory; what outputs are called.
+        image: The picture's file.
+        mask: The mask's file.
+        split: ``train``, ``val``, ``test`` or ``None`` where the folder has no split.
+        image_page: Page of a multi-page TIFF.
+        mask_page: Page of a multi-page TIFF.
+        group: Pictures of one group never lie in different splits that denseg makes; empty where unknown.
+    """
+
+    stem: str
+    image: Path
+    mask: Path
+    split: str | None = None
+    image_page: int = 0
+    mask_page: int = 0
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What a data folder holds.
+
+    Attributes:
+        root: The folder.
+        layout: How it was read: ``folder`` or the name of a public layout.
+        pairs: Sorted by split and stem.
+        unpaired_images: Pictures without a mask.
+        unpaired_masks: Masks without a picture.
+        twice: Stems that more than one picture or mask claims, with those files; none of them is in ``pairs``.
+        splits: The splits there are, ``train`` first; empty where the folder has none.
+        ignored: Files that are neither picture nor mask.
+    """
+
+    root: Path
+    layout: str
+    pairs: tuple[Pair, ...]
+    unpaired_images: tuple[Path, ...] = ()
+    unpaired_masks: tuple[Path, ...] = ()
+    twice: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    splits: tuple[str, ...] = ()
+    ignored: tuple[Path, ...] = ()
+
+    def of(self, split: str | None) -> tuple[Pair, ...]:
+        """Give the pairs of one split; all of them for ``None`` or ``all``."""
+        return self.pairs if split in (None, "all") else tuple(pair for pair in self.pairs if pair.split == split)
+
+
+def discover(root: Path | str) -> Inventory:
+    """List a data folder and pair its pictures and masks.
+
+    Args:
+        root: The folder.
+
+    Returns:
+        The pairs, and what could not be paired.
+
+    Raises:
+        DataError: There is no such folder, or nothing in it can be a set of pictures and masks.
+    """
+    root = Path(root)
+    if not root.exists():
+        raise DataError(f"there is no folder {root}", path=root)
+    if not root.is_dir():
+        raise DataError(f"{root} is a file; give the folder that holds images/ and masks/", path=root)
+    images, masks, ignored = _sort_files(root)
+    if not images and not masks:
+        raise DataError(f"{root} holds no pictures; expected images/ and masks/ with files of equal names", path=root)
+    return _pair(root, images, masks, ignored)
+
+
+@dataclass(slots=True)
+class _Entry:
+    path: Path
+    split: str | None
+    folder: str  # what is left of the path without role and split, "/" between the parts
+    stem: str
+
+
+def _sort_files(root: Path) -> tuple[list[_Entry], list[_Entry], list[Path]]:
+    images: list[_Entry] = []
+    masks: list[_Entry] = []
+    ignored: list[Path] = []
+    for folder, names in _walk(str(root)):
+        role, split, rest = _meaning(Path(folder).relative_to(root).parts)
+        base = Path(folder)
+        marked = role == "" and _marked(names)
+        for name in names:
+            stem, dot, suffix = name.rpartition(".")
+            if not stem or f"{dot}{suffix}".lower() not in IMAGE_SUFFIXES:
+                ignored.append(base / name)
+                continue
+            entry = _Entry(base / name, split, rest, stem)
+            is_mask = role == "mask" or (marked and _MASK_MARK.search(stem) is not None)
+            (masks if is_mask else images).append(entry)
+    return images, masks, ignored
+
+
+def _walk(top: str) -> Iterable[tuple[str, list[str]]]:
+    """List folders and their file names, sorted, each real folder once; hidden ones are passed over."""
+    pending, seen = [top], set()
+    while pending:
+        folder = pending.pop()
+        real = os.path.realpath(folder)
+        if real in seen:
+            continue
+        seen.add(real)
+        names, below = [], []
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name.startswith(".") or entry.name == "__MACOSX":
+                        continue
+                    (below if entry.is_dir() else names).append(entry.name)
+        except OSError as error:
+            raise DataError(f"cannot list the folder {folder}: {error.strerror or error}", path=folder) from error
+        yield folder, sorted(names)
+        pending += [os.path.join(folder, name) for name in sorted(below, reverse=True)]  # noqa: PTH118 (speed)
+
+
+def _meaning(parts: tuple[str, ...]) -> tuple[str, str | None, str]:
+    """Read role and split from folder names: the deepest that says something counts."""
+    role, split, rest = "", None, []
+    for part in parts:
+        name = part.lower()
+        if name in SPLITS:
+            split = SPLITS[name]
+        elif name in IMAGE_FOLDERS:
+            role = "image"
+        elif name in MASK_FOLDERS:
+            role = "mask"
+        else:
+            both = re.fullmatch(rf"({'|'.join(SPLITS)})[-_]?({'|'.join((*IMAGE_FOLDERS, *MASK_FOLDERS))})", name)
+            if both is None:
+                rest.append(part)
+                continue
+            split, role = SPLITS[both[1]], "mask" if both[2] in MASK_FOLDERS else "image"
+    return role, split, "/".join(rest)
+
+
+def _marked(names: list[str]) -> bool:
+    """Whether masks lie beside their pictures: some name is another one plus a mask mark."""
+    stems = {name.rpartition(".")[0] for name in names}
+    return any(_MASK_MARK.sub("", stem) in stems for stem in stems if _MASK_MARK.search(stem))
+
+
+def _pair(root: Path, images: list[_Entry], masks: list[_Entry], ignored: list[Path]) -> Inventory:
+    by_key: dict[tuple[str | None, str, str], list[list[Path]]] = defaultdict(lambda: [[], []])
+    for entry in images:
+        by_key[entry.split, entry.folder, entry.stem][0].append(entry.path)
+    image_keys = {key for key, (found, _) in by_key.items() if found}
+    for entry in masks:
+        key = (entry.split, entry.folder, entry.stem)
+        if key not in image_keys:
+            plain = (entry.split, entry.folder, _MASK_MARK.sub("", entry.stem))
+            key = plain if plain in image_keys else key
+        by_key[key][1].append(entry.path)
+    pairs: list[Pair] = []
+    lone_images: list[Path] = []
+    lone_masks: list[Path] = []
+    twice: dict[str, tuple[Path, ...]] = {}
+    used: dict[str, int] = defaultdict(int)
+    for _, folder, stem in by_key:
+        used["-".join([*folder.split("/"), stem] if folder else [stem])] += 1
+    for (split, folder, stem), (found, labels) in by_key.items():
+        name = "-".join([*folder.split("/"), stem] if folder else [stem])
+        if used[name] > 1 and split:
+            name = f"{split}-{name}"
+        if len(found) > 1 or len(labels) > 1:
+            twice[name] = (*found, *labels)
+        elif not labels:
+            lone_images += found
+        elif not found:
+            lone_masks += labels
+        else:
+            pairs.append(Pair(name, found[0], labels[0], split))
+    order = ("train", "val", "test")
+    splits = tuple(split for split in order if any(pair.split == split for pair in pairs))
+    pairs.sort(key=lambda pair: (order.index(pair.split) if pair.split else -1, pair.stem))
+    return Inventory(root, "folder", tuple(pairs), tuple(lone_images), tuple(lone_masks), twice, splits, tuple(ignored))
