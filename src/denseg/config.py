@@ -354,7 +354,7 @@ _SYNONYMS = {
 def _config_error(error: ValidationError, prefix: Sequence[str] = ()) -> ConfigError:
     """Say the first fault in one line: the key, what was expected, what came, the nearest key."""
     errors = [(_key_of(prefix, fault["loc"]), fault) for fault in error.errors(include_url=False)]
-    key, first = errors[0]
+    key, first = next((entry for entry in errors if entry[1]["type"] == "extra_forbidden"), errors[0])
     if first["type"] == "extra_forbidden":
         return _unknown_key(key)
     if first["type"] == "value_error":

@@ -90,6 +90,10 @@ class UnknownNameError(DensegError, LookupError):
         listed = ", ".join(self.known) if len(self.known) <= 40 else f"{len(self.known)} names"
         super().__init__(f"no {kind} named {name!r}.{hint} Known: {listed}")
 
+    def __reduce__(self) -> tuple[type[UnknownNameError], tuple[str, str, tuple[str, ...]]]:
+        """Let the error cross from a worker process."""
+        return type(self), (self.kind, self.name, self.known)
+
 
 class DataError(DensegError):
     """The data a person brought cannot be used as it is.

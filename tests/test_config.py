@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The configuration: strict, mergeable, and read back to an equal one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from denseg.config import (
+    RunConfig,
+    dump_config,
+    known_keys,
+    load_config,
+    parse_setting,
+    recipe_names,
+    stage_configs,
+)
+from denseg.errors import ConfigError, UnknownNameError
+
+UNKNOWN = {
+    "modle.name=x": "no setting named modle. Did you mean model?",
+    "train.epoch=3": "no setting named train.epoch. Did you mean train.epochs?",
+    "epochs=3": "no setting named epochs. Did you mean train.epochs?",
+    "lr=0.1": "no setting named lr. Did you mean train.learning_rate?",
+    "train.lr=0.1": "no setting named train.lr. Did you mean train.learning_rate?",
+    "train.backbone=x": "no setting named train.backbone. Did you mean model.backbone?",
+    "train.parts.head.lr=2": "no setting named train.parts.head.lr. Did you mean train.parts.head.learning_rate?",
+    "stages=[{nam: a}]": "no setting named stages.0.nam. Did you mean stages.0.name?",
+    "stages=[{name: a, train: {epoch: 2}}]": "no setting named stages.0.train.epoch. "
+    "Did you mean stages.0.train.epochs?",
+    "xyz=1": "no setting named xyz. Known here: data, device, init, model, recipe, seed, stages, train.",
+}
+
+INVALID = {
+    "seed=-1": "seed: input should be greater than or equal to 0, got -1",
+    "data=3": "data: input should be a valid dictionary, got 3",
+    "train.optimizer=adam": "train.optimizer: input should be 'sgd' or 'adamw', got 'adam'",
+    "train.crop=abc": "train.crop: input should be a valid integer, unable to parse string as an integer, "
+    "or input should be a valid tuple, got 'abc'",
+    "train.crop=0": "train.crop must be at least 1 pixel, got 0",
+    "train.scale=[2, 1]": "train.scale must be [low, high] with 0 < low <= high, got [2.0, 1.0]",
+    "train.scales=[1, -1]": "train.scales must be positive, got [1.0, -1.0]",
+    "train.loss={}": "train.loss names no loss",
+    "train.learning_rate=.nan": "train.learning_rate: input should be a finite number, got nan",
+    "model.name.x=1": "model.name: input should be a valid string, got {'x': 1}",
+    "train.parts.head=3": "train.parts.head: input should be a valid dictionary, got 3",
+    "stages=[{train: {}}]": "stages.0.name: field required, got {'train': {}}",
+    "train.epochs": "--set takes key=value, for example train.epochs=20; got 'train.epochs'",
+    "=3": "--set takes key=value, for example train.epochs=20; got '=3'",
+    "train.epochs=[1": "the value of train.epochs is not readable: '[1'",
+}
+
+
+@pytest.mark.parametrize(("setting", "message"), [*UNKNOWN.items(), *INVALID.items()])
+def test_config_mistakes_are_told_in_one_line(setting: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, [setting])
+    assert str(caught.value) == message
+    assert caught.value.exit_code == 2
+
+
+def test_error_carries_its_key() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, ["train.crop=abc"])
+    assert caught.value.key == "train.crop"
+
+
+def test_key_below_a_value() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, ["seed=3", "seed.x=1"])
+    assert str(caught.value) == "seed holds a value, not further keys; got seed.x"
+
+
+def test_epochs_and_iterations_exclude_each_other() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(base={"train": {"epochs": 1, "iterations": 1}})
+    assert str(caught.value) == "give train.epochs or train.iterations, not both"
+
+
+def test_last_length_counts() -> None:
+    config = load_config(None, ["train.epochs=3", "train.iterations=50"])
+    assert (config.train.epochs, config.train.iterations) == (None, 50)
+    config = load_config(None, ["train.iterations=50", "train.epochs=3"])
+    assert (config.train.epochs, config.train.iterations) == (3, None)
+
+
+def test_recipe_and_settings_lie_over_the_defaults(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("train: {epochs: 7, loss: {dice: 0.5}}\nmodel: {name: fcn, extra: 3}\n", encoding="utf-8")
+    config = load_config(recipe, ["train.batch_size=2", "train.learning_rate=1e-3"], base={"seed": 5})
+    assert (config.seed, config.train.epochs, config.train.batch_size) == (5, 7, 2)
+    assert config.train.learning_rate == pytest.approx(1e-3)
+    assert config.train.loss == {"dice": 0.5}, "a recipe's loss takes the place of the default, whole"
+    assert config.model.options == {"extra": 3}
+    assert config.recipe == str(recipe)
+    assert config.train.momentum == RunConfig().train.momentum
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("- 1\n", "the recipe {path} must hold keys and values, got a list"),
+        ("a: [\n", "the recipe {path} is not YAML: "),
+        (None, "no recipe file {path}"),
+    ],
+)
+def test_bad_recipe_file(tmp_path: Path, content: str | None, message: str) -> None:
+    path = tmp_path / "r.yaml"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert str(caught.value).startswith(message.format(path=path))
+    assert "\n" not in str(caught.value)
+
+
+def test_recipe_that_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match=r"^cannot read the recipe"):
+        load_config(path)
+
+
+def test_empty_recipe_is_the_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("", encoding="utf-8")
+    assert load_config(path).train == RunConfig().train
+
+
+def test_unknown_recipe_name() -> None:
+    with pytest.raises(UnknownNameError, match=r"^no recipe named 'no-such-recipe'\."):
+        load_config("no-such-recipe")
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_shipped_recipes_load(name: str) -> None:
+    config = load_config(name)
+    assert config.recipe == name
+    assert config.train.epochs or config.train.iterations or config.stages, "a recipe says how long"
+
+
+def test_dump_reads_back_equal(tmp_path: Path) -> None:
+    config = load_config(
+        None,
+        [
+            "train.crop=[64, 96]",
+            "train.scales=[0.5, 1]",
+            "train.parts={head: {learning_rate: 10}}",
+            "model.dilations=[6, 12]",
+            "stages=[{name: first, train: {epochs: 2}, freeze: [backbone]}]",
+            "data.path=/tmp/ä",
+        ],
+    )
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_config(config), encoding="utf-8")
+    again = load_config(path)
+    assert again.model_copy(update={"recipe": ""}) == config
+
+
+@given(
+    st.builds(
+        dict,
+        seed=st.integers(0, 2**31 - 1),
+        train=st.builds(
+            dict,
+            batch_size=st.integers(1, 512),
+            learning_rate=st.floats(1e-12, 1e3),
+            crop=st.none() | st.integers(1, 4096) | st.tuples(st.integers(1, 99), st.integers(1, 99)),
+        ),
+    )
+)
+def test_any_config_reads_back_equal(values: dict[str, object]) -> None:
+    import yaml
+
+    config = load_config(base=values)
+    assert load_config(base=yaml.safe_load(dump_config(config))) == config
+
+
+def test_stages_lie_over_train() -> None:
+    config = load_config(
+        None,
+        [
+            "train.epochs=5",
+            "train.batch_size=3",
+            "stages=[{name: a, train: {iterations: 9}}, {name: b, train: {batch_size: 1}}]",
+        ],
+    )
+    (first, a), (second, b) = stage_configs(config)
+    assert (first, a.epochs, a.iterations, a.batch_size) == ("a", None, 9, 3)
+    assert (second, b.epochs, b.iterations, b.batch_size) == ("b", 5, None, 1)
+
+
+def test_no_stages_is_one_stage() -> None:
+    config = RunConfig()
+    assert stage_configs(config) == (("train", config.train),)
+
+
+def test_configuration_is_frozen() -> None:
+    from pydantic import ValidationError
+
+    with pytest.raises(ValidationError, match="frozen"):
+        RunConfig().seed = 3  # type: ignore[misc]
+
+
+def test_defaults_are_not_shared() -> None:
+    assert RunConfig().train.loss is not RunConfig().train.loss
+
+
+def test_base_is_not_changed() -> None:
+    base = {"train": {"loss": {"dice": 1.0}}}
+    load_config(None, ["train.loss.dice=2", "train.epochs=1"], base=base)
+    assert base == {"train": {"loss": {"dice": 1.0}}}
+
+
+def test_every_known_key_is_settable() -> None:
+    values = load_config(None).model_dump()
+    for key in known_keys():
+        section, _, name = key.rpartition(".")
+        assert name in (values[section] if section else values), key
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1", 1), ("1e-3", 1e-3), ("[1, 2]", [1, 2]), ("abc", "abc"), ("true", True), ("a=b", "a=b"), ("", None)],
+)
+def test_setting_values(text: str, value: object) -> None:
+    assert parse_setting(f"train.x={text}") == ("train.x", value)
