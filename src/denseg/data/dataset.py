@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from denseg.data.augment import Augmentation, sample_generator
-from denseg.data.images import read_image
+from denseg.data.decode import DEFAULT_MAX_PIXELS
+from denseg.data.images import match_bands, read_image
 from denseg.data.masks import read_mask
 from denseg.data.warp import sample_image, sample_labels
 from denseg.errors import DataError, UsageError
@@ -55,9 +56,10 @@ class SegmentationDataset(Dataset[Sample]):
         crop: ``(height, width)`` of augmented samples; ``None`` for the resized picture as a whole.
         seed: Of the run.
         maps: Makers of extra per-pixel maps by name; warped with the mask's grid, 0 outside.
+        max_pixels: Larger files are refused before they are decoded.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a sample is made of; grouping these would only hide them
         self,
         pairs: Sequence[Pair],
         *,
@@ -68,6 +70,7 @@ class SegmentationDataset(Dataset[Sample]):
         crop: tuple[int, int] | None = None,
         seed: int = 0,
         maps: Mapping[str, MapMaker] | None = None,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> None:
         """Keep what is needed to read; nothing is read yet.
 
@@ -80,6 +83,7 @@ class SegmentationDataset(Dataset[Sample]):
             crop: ``(height, width)`` of augmented samples.
             seed: Of the run.
             maps: Makers of extra per-pixel maps by name.
+            max_pixels: Larger files are refused before they are decoded.
 
         Raises:
             UsageError: A crop without augmentation, or a map of a name that a sample has already.
@@ -97,6 +101,7 @@ class SegmentationDataset(Dataset[Sample]):
         self.crop = crop
         self.seed = seed
         self.maps = dict(maps or {})
+        self.max_pixels = max_pixels
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -143,8 +148,10 @@ class SegmentationDataset(Dataset[Sample]):
             DataError: Image and mask differ in size, or a mask holds a value without a class.
         """
         pair = self.pairs[index]
-        image = read_image(pair.image)
-        labels = self.encoding.decode(read_mask(pair.mask), pair.mask)
+        image = read_image(pair.image, page=pair.image_page, max_pixels=self.max_pixels)
+        image = match_bands(image, self.normalization.bands, pair.image)
+        raw = read_mask(pair.mask, page=pair.mask_page, max_pixels=self.max_pixels)
+        labels = self.encoding.decode(raw, pair.mask)
         if image.shape[:2] != labels.shape:
             raise DataError(
                 f"image and mask must have one size: {pair.image} is {image.shape[0]}x{image.shape[1]}, "

@@ -122,9 +122,7 @@ class Normalization:
         """
         bands = 1 if image.ndim == 2 else image.shape[2]
         if bands != self.bands:
-            raise DataError(
-                f"an image with {self.bands} bands was expected, got {bands}; train on images of these bands"
-            )
+            raise DataError(f"an image of {self.bands} bands was expected, as those in training; got {bands} bands")
         factor = 1.0 / (self.scale * np.asarray(self.std, dtype=np.float64))
         shift = -np.asarray(self.mean, dtype=np.float64) / np.asarray(self.std, dtype=np.float64)
         planes = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)

@@ -11,9 +11,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from denseg.errors import DataError, ImageError, UsageError
 from denseg.files import sha256_of
@@ -24,8 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["SplitRow", "assign_split", "make_split", "split_rows"]
 
 
-@dataclass(frozen=True)
-class SplitRow:
+class SplitRow(NamedTuple):
     """One line of ``split.csv``: which picture was used for what, and its exact content.
 
     Attributes:
@@ -88,29 +86,36 @@ def make_split(
     return {name: "val" if name in held else "train" for name in names}
 
 
-def assign_split(
-    pairs: Sequence[Pair], *, val_share: float, seed: int, groups: Mapping[str, str] | None = None
-) -> tuple[tuple[Pair, ...], bool]:
+def assign_split(pairs: Sequence[Pair], *, val_share: float, seed: int) -> tuple[tuple[Pair, ...], bool]:
     """Give every pair a split: the folder's own where it has a ``val``, else a seeded one.
 
     A folder with ``train`` and ``test`` but no ``val`` keeps its test pictures aside: only the training pictures are
-    divided. Pairs without a split count as training pictures.
+    divided. Pairs without a split count as training pictures, and pairs of one ``group`` stay together.
 
     Args:
         pairs: What the folder holds.
         val_share: See ``make_split``.
         seed: See ``make_split``.
-        groups: Group by stem, see ``make_split``.
 
     Returns:
         The pairs, each with its split, and whether a split was made here.
+
+    Raises:
+        DataError: No picture is for training, or there are too few to hold one out.
     """
     named = tuple(pair if pair.split else dataclasses.replace(pair, split="train") for pair in pairs)
-    if any(pair.split == "val" for pair in named):
+    splits = {pair.split for pair in named}
+    if "train" not in splits:
+        found = f"the folder's splits are {', '.join(sorted(map(str, splits)))}" if splits else "the folder has no pair"
+        raise DataError(
+            f"there is no picture to train on: {found}; name the training split train, "
+            "or put all pictures flat into images/ and masks/"
+        )
+    if "val" in splits:
         return named, False
-    division = make_split(
-        (pair.stem for pair in named if pair.split == "train"), val_share=val_share, seed=seed, groups=groups
-    )
+    training = [pair for pair in named if pair.split == "train"]
+    groups = {pair.stem: pair.group for pair in training if pair.group}
+    division = make_split((pair.stem for pair in training), val_share=val_share, seed=seed, groups=groups)
     return tuple(
         dataclasses.replace(pair, split=division[pair.stem]) if pair.split == "train" else pair for pair in named
     ), True

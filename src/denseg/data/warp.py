@@ -42,7 +42,7 @@ class Grid(NamedTuple):
     @property
     def separable(self) -> bool:
         """Whether rows depend on the output row only, and columns on the output column only."""
-        return self.rows.shape[1] == 1 and self.columns.shape[0] == 1
+        return bool(self.rows.shape[1] == 1 and self.columns.shape[0] == 1)
 
     def outside(self, height: int, width: int) -> NDArray[np.bool_] | None:
         """Mark the output pixels that lie outside a source.
@@ -82,6 +82,7 @@ class Crop:
     left: int
 
     def __call__(self, grid: Grid) -> Grid:
+        """Map positions from output to input."""
         return Grid(grid.rows + self.top, grid.columns + self.left)
 
 
@@ -98,6 +99,7 @@ class Scale:
     target: tuple[int, int]
 
     def __call__(self, grid: Grid) -> Grid:
+        """Map positions from output to input."""
         return Grid(
             grid.rows * self.source[0] / self.target[0],
             grid.columns * self.source[1] / self.target[1],
@@ -119,6 +121,7 @@ class Flip:
     vertical: bool = False
 
     def __call__(self, grid: Grid) -> Grid:
+        """Map positions from output to input."""
         return Grid(
             self.size[0] - grid.rows if self.vertical else grid.rows,
             self.size[1] - grid.columns if self.horizontal else grid.columns,
@@ -145,7 +148,9 @@ class Warp:
             Source position of each output pixel's centre.
         """
         height, width = self.size
-        grid = Grid((np.arange(height) + 0.5)[:, None], (np.arange(width) + 0.5)[None, :])
+        rows: Positions = np.arange(height, dtype=np.float64) + 0.5
+        columns: Positions = np.arange(width, dtype=np.float64) + 0.5
+        grid = Grid(rows[:, None], columns[None, :])
         for step in self.steps:
             grid = step(grid)
         return grid
