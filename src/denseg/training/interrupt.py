@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ctrl-C, SIGTERM and a closed terminal: before training they stop at once, inside the loop after the current step."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+__all__ = ["StopRequest", "catch_signals"]
+
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+class StopRequest:
+    """Whether somebody asked to stop.
+
+    Attributes:
+        requested: Name of the signal that came while it was deferred, for example ``SIGINT``; empty before.
+    """
+
+    def __init__(self) -> None:
+        self.requested = ""
+        self._deferred = False
+
+    def __bool__(self) -> bool:
+        return bool(self.requested)
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Let the block finish its step: a signal only sets ``requested``; a second one stops at once.
+
+        Yields:
+            Nothing.
+        """
+        before, self._deferred = self._deferred, True
+        try:
+            yield
+        finally:
+            self._deferred = before
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Take a signal.
+
+        Args:
+            number: Of the signal.
+            frame: Not used.
+
+        Raises:
+            KeyboardInterrupt: Signals are not deferred, or this is the second one.
+        """
+        if not self._deferred or self.requested:
+            raise KeyboardInterrupt
+        self.requested = signal.Signals(number).name
+
+
+@contextmanager
+def catch_signals() -> Iterator[StopRequest]:
+    """Take SIGINT, SIGTERM and SIGHUP while the block runs; outside the main thread, and for ignored signals, nothing.
+
+    Yields:
+        The request to look at.
+    """
+    stop = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before: dict[int, Any] = {}
+    try:
+        for number in _SIGNALS:
+            if signal.getsignal(number) not in {signal.SIG_IGN, None}:
+                before[number] = signal.signal(number, stop.handle)
+        yield stop
+    finally:
+        for number, handler in before.items():
+            with contextlib.suppress(ValueError, TypeError):
+                signal.signal(number, handler)
