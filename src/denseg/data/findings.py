@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the mask doctor can find: the codes are stable, and each has its severity and its meaning here.
+
+``error`` keeps training from starting, unless the user accepts the code by name; ``warning`` is told and goes into the
+report; ``info`` says what denseg takes the files to mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+__all__ = ["CODES", "Finding", "Severity", "find"]
+
+Severity = Literal["error", "warning", "info"]
+
+CODES: Mapping[str, tuple[Severity, str]] = MappingProxyType(
+    {
+        "no-pairs": ("error", "no picture has a mask of the same name"),
+        "image-without-mask": ("error", "pictures that no mask belongs to"),
+        "mask-without-image": ("warning", "masks that no picture belongs to"),
+        "twice-paired": ("error", "several files claim one name"),
+        "image-unreadable": ("error", "pictures that cannot be read: truncated, damaged, not a picture, too large"),
+        "mask-unreadable": ("error", "masks that cannot be read"),
+        "size-mismatch": ("error", "picture and mask differ in size"),
+        "mask-encoding": ("info", "what the stored values of the masks are taken to mean"),
+        "values-beyond-classes": ("error", "masks hold values that are no class"),
+        "float-mask": ("error", "masks hold numbers that are not whole"),
+        "one-value": ("error", "all masks together hold a single value: there is nothing to learn"),
+        "class-absent": ("warning", "a class has no pixel in a split, or nowhere"),
+        "mask-ignored": ("warning", "masks without a single labelled pixel"),
+        "bands-differ": ("warning", "pictures differ in their number of bands"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that the mask doctor found.
+
+    Attributes:
+        code: Key of ``CODES``.
+        severity: ``error``, ``warning`` or ``info``.
+        count: How many files, pairs or classes it is about.
+        files: Those files, all of them, in order.
+        message: What was found.
+        action: What denseg will do, or what the user can do.
+    """
+
+    code: str
+    severity: Severity
+    count: int
+    files: tuple[Path, ...]
+    message: str
+    action: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the finding as JSON values."""
+        return {
+            "code": self.code,
+            "severity": self.severity,
+            "count": self.count,
+            "files": [str(file) for file in self.files],
+            "message": self.message,
+            "action": self.action,
+        }
+
+
+def find(code: str, message: str, action: str, *, files: Sequence[Path] = (), count: int | None = None) -> Finding:
+    """Build a finding; the severity comes from the table.
+
+    Args:
+        code: Key of ``CODES``.
+        message: What was found.
+        action: What denseg will do, or what the user can do.
+        files: The files it is about.
+        count: How many things it is about; the number of files if empty.
+
+    Returns:
+        The finding.
+    """
+    return Finding(code, CODES[code][0], len(files) if count is None else count, tuple(files), message, action)

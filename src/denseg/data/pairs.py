@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read one pair of the inventory: the picture for the network, the mask as labels, both of one size.
+
+Letters: H and W height and width in pixels, C bands.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from denseg.data.decode import DEFAULT_MAX_PIXELS
+from denseg.data.encoding import MaskEncoding
+from denseg.data.folder import Pair
+from denseg.data.images import match_bands, read_image
+from denseg.data.masks import RawMask, read_mask
+from denseg.errors import DataError
+
+__all__ = ["read_pair", "read_pair_image", "read_pair_labels", "read_pair_mask"]
+
+Pixels = NDArray[Any]
+
+
+def read_pair_image(pair: Pair, *, bands: int | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> Pixels:
+    """Read the picture of a pair.
+
+    Args:
+        pair: The pair.
+        bands: How many bands the data set has; ``None`` takes the picture as it is.
+        max_pixels: More than this is refused.
+
+    Returns:
+        ``(H, W, C)`` uint8, uint16 or float32.
+
+    Raises:
+        ImageError: The file cannot be read, or has other bands.
+    """  # noqa: DOC502
+    image = read_image(pair.image, page=pair.image_page, max_pixels=max_pixels)
+    return image if bands is None else match_bands(image, bands, pair.image)
+
+
+def read_pair_mask(pair: Pair, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> RawMask:
+    """Read the mask of a pair as stored.
+
+    Args:
+        pair: The pair.
+        max_pixels: More than this is refused.
+
+    Returns:
+        The mask.
+
+    Raises:
+        ImageError: The file cannot be read.
+    """  # noqa: DOC502
+    return read_mask(pair.mask, page=pair.mask_page, max_pixels=max_pixels)
+
+
+def read_pair_labels(
+    pair: Pair, encoding: MaskEncoding, *, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Read the mask of a pair as labels.
+
+    Args:
+        pair: The pair.
+        encoding: What the stored values mean.
+        max_pixels: More than this is refused.
+
+    Returns:
+        ``(H, W)`` uint8 or uint16 in 0..K-1 or ``encoding.ignore_index``.
+
+    Raises:
+        DataError: The file cannot be read, or holds a value that the encoding does not know.
+    """  # noqa: DOC502
+    return encoding.decode(read_pair_mask(pair, max_pixels=max_pixels), pair.mask)
+
+
+def read_pair(
+    pair: Pair, encoding: MaskEncoding, *, bands: int | None = None, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> tuple[Pixels, NDArray[np.uint8] | NDArray[np.uint16]]:
+    """Read a pair and check that picture and mask are of one size.
+
+    Pixels of a float picture that are not finite (no data) are 0 there and ``ignore_index`` in the labels.
+
+    Args:
+        pair: The pair.
+        encoding: What the stored values of the mask mean.
+        bands: How many bands the data set has; ``None`` takes the picture as it is.
+        max_pixels: More than this is refused.
+
+    Returns:
+        ``(H, W, C)`` picture and ``(H, W)`` labels.
+
+    Raises:
+        DataError: A file cannot be read or decoded, or the sizes differ.
+    """
+    image = read_pair_image(pair, bands=bands, max_pixels=max_pixels)
+    labels = read_pair_labels(pair, encoding, max_pixels=max_pixels)
+    if image.shape[:2] != labels.shape:
+        raise DataError(
+            f"{pair.mask}: the mask is {labels.shape[1]} x {labels.shape[0]} pixels, its picture {pair.image.name} is"
+            f" {image.shape[1]} x {image.shape[0]}; make them equal",
+            path=pair.mask,
+        )
+    if image.dtype.kind == "f":
+        hole = ~np.isfinite(image).all(axis=2)
+        if bool(hole.any()):
+            image = np.where(hole[:, :, None], image.dtype.type(0), image)
+            labels[hole] = encoding.ignore_index
+    return image, labels
