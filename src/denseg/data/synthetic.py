@@ -12,6 +12,7 @@ Shape letters: H and W height and width, N cells.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,7 +52,9 @@ class Picture(NamedTuple):
     labels: NDArray[np.uint8]
 
 
-def write_demo_dataset(folder: Path, *, images: dict[str, int] | None = None, size: int = 256, seed: int = 0) -> Path:
+def write_demo_dataset(
+    folder: Path, *, images: Mapping[str, int] | None = None, size: int = 256, seed: int = 0
+) -> Path:
     """Write the demo data set as an ordinary folder: ``images/`` and ``masks/`` by split, and ``dataset.yaml``.
 
     Args:
@@ -106,85 +109,103 @@ def draw_picture(generator: np.random.Generator, *, size: int = 256) -> Picture:
     if size < 64:
         raise UsageError(f"a demo picture needs at least 64 pixels a side, got {size}")
     rows, columns = np.mgrid[0:size, 0:size].astype(np.float64) + 0.5
-    bend = [_noise(generator, size, 22.0) * 7.0 + _noise(generator, size, 7.0) * 1.2 for _ in range(2)]
+    bend = [_noise(generator, size, 24.0) * 6.0 + _noise(generator, size, 8.0) * 1.1 for _ in range(2)]
     cell, wall = _cells(generator, rows + bend[0], columns + bend[1], size)
-    half_width = 1.9 + 0.45 * _noise(generator, size, 12.0)
-    membrane = wall < half_width
+    half_width = np.clip(1.75 + 0.35 * _noise(generator, size, 14.0), 1.2, 2.8)
 
-    brightness = generator.normal(0.0, 0.055, cell.max() + 1)[cell]
-    grey = 0.66 + ndimage.gaussian_filter(brightness, 1.0)
-    grey += 0.045 * _noise(generator, size, 2.2) + 0.03 * _noise(generator, size, 5.0)
-    grey = _organelles(generator, grey, wall)
-    mitochondria, grey = _mitochondria(generator, grey, cell, wall, rows, columns)
-    # The wall's darkness varies along it: cut steeply it is sharp and dark, cut at a slant wide and faint.
-    dark = np.clip(0.40 + 0.09 * _noise(generator, size, 9.0), 0.16, 0.6)
-    profile = 1.0 / (1.0 + np.exp((wall - half_width) / 0.55))
-    grey -= dark * profile
-    labels = np.full((size, size), CYTOPLASM, dtype=np.uint8)
-    labels[mitochondria] = MITOCHONDRION
-    labels[membrane] = MEMBRANE
+    grey = 0.67 + ndimage.gaussian_filter(generator.normal(0.0, 0.05, cell.max() + 1)[cell], 1.0)
+    grey += 0.04 * _noise(generator, size, 2.2) + 0.025 * _noise(generator, size, 6.0)
+    _add_organelles(generator, grey, cell, wall)
+    bodies = _add_mitochondria(generator, grey, cell, wall)
+    # The wall's darkness varies along it: cut steeply it is sharp and dark, cut at a slant faint.
+    darkness = np.clip(0.36 + 0.09 * _noise(generator, size, 10.0), 0.14, 0.6)
+    grey -= darkness * _inside(half_width - wall, 0.5)
+    labels = np.where(bodies, MITOCHONDRION, CYTOPLASM).astype(np.uint8)
+    labels[wall < half_width] = MEMBRANE
     return Picture(_expose(generator, grey, size), labels)
 
 
 def _cells(generator: np.random.Generator, rows: Plane, columns: Plane, size: int) -> tuple[NDArray[np.int64], Plane]:
     """Give the cell of each pixel and its distance to the nearest wall, in pixels."""
-    spacing = generator.uniform(30.0, 40.0)
+    spacing = float(generator.uniform(30.0, 38.0))
     margin = 2 * spacing
-    wanted = int(((size + 2 * margin) / spacing) ** 2)
-    points = generator.uniform(-margin, size + margin, (wanted * 3, 2))
-    radii = spacing * np.exp(generator.normal(0.0, 0.38, len(points))) * 0.62
+    tries = 3 * int(((size + 2 * margin) / spacing) ** 2)
+    points: Plane = generator.uniform(-margin, size + margin, (tries, 2))
+    radii: Plane = np.minimum(0.6 * spacing * np.exp(generator.normal(0.0, 0.36, tries)), 1.3 * spacing)
     kept: list[int] = []
-    for index in np.argsort(-radii):
-        if not kept or (np.hypot(*(points[kept] - points[index]).T) > (radii[kept] + radii[index]) * 0.82).all():
-            kept.append(int(index))
+    for index in np.argsort(-radii).tolist():
+        apart = np.hypot(*(points[kept] - points[index]).T)
+        if bool((apart > 0.8 * (radii[kept] + radii[index])).all()):
+            kept.append(index)
     points, radii = points[kept], radii[kept]
-    # A power diagram is a Voronoi diagram one dimension higher: the third coordinate carries the radius.
-    lift = np.sqrt(radii.max() ** 2 - radii**2)
-    tree = cKDTree(np.column_stack((points, lift)))
-    query = np.column_stack((rows.ravel(), columns.ravel(), np.zeros(rows.size)))
-    distance, nearest = tree.query(query, k=4)
-    own = nearest[:, :1]
-    apart = np.hypot(*np.moveaxis(points[nearest[:, 1:]] - points[own], 2, 0))
-    wall = ((distance[:, 1:] ** 2 - distance[:, :1] ** 2) / (2 * apart)).min(axis=1)
-    return nearest[:, 0].reshape(rows.shape), wall.reshape(rows.shape)
+    # A power diagram is a slice of a Voronoi diagram of one dimension more: the third coordinate carries the radius.
+    tree = cKDTree(np.column_stack((points, np.sqrt(radii.max() ** 2 - radii**2))))
+    found = tree.query(np.column_stack((rows.ravel(), columns.ravel(), np.zeros(rows.size))), k=3)
+    distance, nearest = np.asarray(found[0]), np.asarray(found[1])
+    away = np.linalg.norm(points[nearest[:, 1:]] - points[nearest[:, :1]], axis=2)
+    power = ((distance[:, 1:] ** 2 - distance[:, :1] ** 2) / (2 * away)).min(axis=1).reshape(rows.shape)
+    # Bent space stretches distances; over its own slope the field measures pixels again.
+    slope = ndimage.gaussian_filter(np.hypot(*np.gradient(power)), 1.5)
+    return nearest[:, 0].reshape(rows.shape), power / np.clip(slope, 0.35, 3.0)
 
 
-def _mitochondria(
-    generator: np.random.Generator, grey: Plane, cell: NDArray[np.int64], wall: Plane, rows: Plane, columns: Plane
-) -> tuple[NDArray[np.bool_], Plane]:
-    """Put bodies into the cells that have room; give where they are and the picture with them."""
+def _add_mitochondria(
+    generator: np.random.Generator, grey: Plane, cell: NDArray[np.int64], wall: Plane
+) -> NDArray[np.bool_]:
+    """Draw bodies into the cells that have room for them; give where they are."""
     size = len(grey)
-    inside = np.zeros(grey.shape, dtype=bool)
-    wobble = 0.12 * _noise(generator, size, 8.0)
-    for name in generator.permutation(np.unique(cell)):
+    bodies = np.zeros(grey.shape, dtype=bool)
+    wobble, grain = 0.11 * _noise(generator, size, 8.0), 0.035 * _noise(generator, size, 1.5)
+    for name in generator.permutation(np.unique(cell)).tolist():
+        mine = cell == name
         for _ in range(int(generator.integers(0, 4))):
-            long, short = generator.uniform(9.0, 20.0), generator.uniform(6.0, 9.5)
-            room = np.argwhere((cell == name) & (wall > short * 0.9 + 3.0) & ~inside)
+            length, width = generator.uniform(9.0, 20.0), generator.uniform(5.5, 9.5)
+            room = np.argwhere(mine & (wall > 0.8 * width + 3.0) & ~bodies)
             if not len(room):
                 break
-            centre = room[generator.integers(len(room))] + 0.5
-            angle = generator.uniform(0.0, np.pi)
-            down, right = rows - centre[0], columns - centre[1]
+            middle = room[int(generator.integers(len(room)))].tolist()
+            window = _window(middle, 30, size)
+            rows, columns = np.ogrid[window]
+            angle, stripe, turn = generator.uniform(0, np.pi), generator.uniform(1.0, 1.4), generator.uniform(0, 6)
+            down, right = rows - middle[0], columns - middle[1]
             along = down * np.sin(angle) + right * np.cos(angle)
-            across = down * np.cos(angle) - right * np.sin(angle)
-            across = across + 0.012 * generator.normal() * along**2
-            radius = np.hypot(along / long, across / short) + wobble
-            depth = np.minimum((1.0 - radius) * short, wall - 3.5)  # pixels below the body's surface
-            body = (depth > 0) & (cell == name)
-            if body.sum() < 90 or ndimage.binary_dilation(body, iterations=2)[inside].any():
+            across = down * np.cos(angle) - right * np.sin(angle) + 0.014 * generator.normal() * along**2
+            radius = np.hypot(along / length, across / width) + wobble[window]
+            depth = np.minimum((1.0 - radius) * width, wall[window] - 3.5)  # pixels below the body's surface
+            body = (depth > 0) & mine[window]
+            near = ndimage.binary_dilation(body, iterations=3)
+            if body.sum() < 80 or bool(bodies[window][near].any()):
                 continue
-            inside |= body
-            stripes = np.sin(across * generator.uniform(1.1, 1.5) + 1.5 * wobble * 8 + generator.uniform(0, 6))
-            body_grey = generator.uniform(0.42, 0.52) + 0.055 * stripes + 0.04 * _noise(generator, size, 1.5)
-            rim = 0.17 * np.exp(-(((depth - 1.2) / 1.1) ** 2))
-            cover = np.where(cell == name, 1.0 / (1.0 + np.exp(-(depth + 0.3) / 0.45)), 0.0)
-            grey = grey * (1.0 - cover) + (body_grey - rim) * cover
-    return inside, grey
+            bodies[window] |= body
+            folds = 0.05 * np.sin(stripe * across + 10.0 * wobble[window] + turn)
+            rim = 0.16 * np.exp(-(((depth - 1.1) / 1.0) ** 2))
+            drawn = generator.uniform(0.43, 0.54) + folds + grain[window] - rim
+            cover = _inside(depth, 0.45) * mine[window]
+            grey[window] = grey[window] * (1.0 - cover) + drawn * cover
+    return bodies
 
 
-def _organelles(generator: np.random.Generator, grey: Plane, wall: Plane) -> Plane:
-    """Add what belongs to the cytoplasm and looks like membrane: vesicles, granules, tubules."""
-    return grey
+def _add_organelles(generator: np.random.Generator, grey: Plane, cell: NDArray[np.int64], wall: Plane) -> None:
+    """Draw what belongs to the cytoplasm and is as dark as membrane: vesicles, granules, reticulum."""
+    size = len(grey)
+    crowd = np.exp(generator.normal(-0.6, 1.1, cell.max() + 1))[cell]  # vesicles crowd in some cells
+    chance = np.where(wall > 5.0, crowd * (1.0 + np.maximum(_noise(generator, size, 18.0), 0.0)), 0.0)
+    places = generator.random(grey.shape) < 0.0035 * chance
+    for row, column in np.argwhere(places).tolist():
+        window = _window((row, column), 7, size)
+        rows, columns = np.ogrid[window]
+        radius = np.hypot(rows - row + generator.uniform(-0.5, 0.5), columns - column + generator.uniform(-0.5, 0.5))
+        ring, darkness = generator.uniform(0.0, 3.4), generator.uniform(0.12, 0.3)  # a ring without lumen is a granule
+        grey[window] -= darkness * np.exp(-(((radius - ring) / 0.85) ** 2)) - 0.03 * _inside(ring - radius, 0.4)
+    lines = np.zeros_like(grey)
+    starts = np.argwhere((wall > 8.0) & (generator.random(grey.shape) < 0.0012))
+    for start in starts:
+        steps = int(generator.integers(20, 70))
+        heading = generator.uniform(0, 2 * np.pi) + np.cumsum(generator.normal(0.0, 0.09, steps))
+        path = start + 0.5 * np.cumsum(np.column_stack((np.sin(heading), np.cos(heading))), axis=0)
+        at = np.clip(np.rint(path).astype(np.int64), 0, size - 1)
+        lines[at[:, 0], at[:, 1]] = generator.uniform(0.5, 1.0)
+    grey -= 0.5 * ndimage.gaussian_filter(lines, 0.8) * _inside(wall - 5.0, 0.5)
 
 
 def _expose(generator: np.random.Generator, grey: Plane, size: int) -> NDArray[np.uint8]:
@@ -199,11 +220,24 @@ def _expose(generator: np.random.Generator, grey: Plane, size: int) -> NDArray[n
 
 def _noise(generator: np.random.Generator, size: int, length: float) -> Plane:
     """Give smooth noise of mean 0 and standard deviation 1 that varies over ``length`` pixels."""
-    step = max(1, int(length / 2))
+    step = max(1, int(length / 3))
     coarse = generator.normal(0.0, 1.0, (size // step + 4, size // step + 4))
-    smooth = ndimage.gaussian_filter(coarse, length / step / 2, mode="reflect")
-    fine = ndimage.zoom(smooth, step, order=1 if step < 2 else 3, grid_mode=True, mode="nearest")[:size, :size]
-    return (fine - fine.mean()) / max(float(fine.std()), 1e-9)
+    smooth: Plane = ndimage.gaussian_filter(coarse, length / step / 2)
+    if step > 1:
+        smooth = ndimage.zoom(smooth, step, order=2, grid_mode=True, mode="nearest")
+    fine = smooth[:size, :size]
+    return np.asarray((fine - fine.mean()) / max(float(fine.std()), 1e-9))
+
+
+def _inside(depth: Plane, softness: float) -> Plane:
+    """Turn a signed depth in pixels into a cover of 0..1 with a soft edge."""
+    return np.asarray(0.5 + 0.5 * np.tanh(depth / (2 * softness)))
+
+
+def _window(middle: Sequence[int], reach: int, size: int) -> tuple[slice, slice]:
+    """Give the square around a pixel, cut at the picture's edge."""
+    first, second = (slice(max(0, at - reach), min(size, at + reach + 1)) for at in middle)
+    return first, second
 
 
 def _write_png(path: Path, image: Image.Image) -> None:
