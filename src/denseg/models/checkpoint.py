@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import denseg
-from denseg.errors import CheckpointError, UnknownNameError, UsageError
+from denseg.errors import CheckpointError, DensegError, UnknownNameError, UsageError
 from denseg.files import write_json
 from denseg.models.catalog import create_model
 from denseg.models.tensor_file import read_any_tensors, read_tensors, write_tensors
@@ -151,9 +151,13 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     path = checkpoint_path(path)
     tensors, metadata = read_tensors(path)
     spec = _model_spec(path, metadata)
-    arguments = {key: value for key, value in spec.arguments.items() if key != "pretrained"}
-    with torch.random.fork_rng(devices=[]):  # building draws fresh weights; the caller's random numbers stay
-        model = create_model(spec.name, **arguments)
+    try:
+        with torch.random.fork_rng(devices=[]):  # building draws fresh weights; the caller's random numbers stay
+            model = create_model(spec.name, **spec.arguments)
+    except (DensegError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} describes a model that this denseg cannot build: {error}; update denseg", path=path
+        ) from error
     _load(model, tensors, path, strict=True, replace_head=False, file_classes=None)
     return Checkpoint(model.eval(), _with_defaults(metadata))
 
@@ -268,8 +272,8 @@ def _differs_by_classes(
 
 
 def _model_spec(path: Path, metadata: Mapping[str, Any]) -> ModelSpec:
-    version = metadata.get("format_version")
-    if not isinstance(version, int) or not isinstance(metadata.get("model"), dict):
+    version, model = metadata.get("format_version"), metadata.get("model")
+    if not isinstance(version, int) or not isinstance(model, dict):
         raise CheckpointError(
             f"{path} is not a model checkpoint: it names no model; give checkpoints/best.safetensors of a run",
             path=path,
@@ -280,7 +284,8 @@ def _model_spec(path: Path, metadata: Mapping[str, Any]) -> ModelSpec:
             f"{FORMAT_VERSION}); update denseg",
             path=path,
         )
-    return ModelSpec(metadata["model"]["name"], metadata["model"]["arguments"])
+    arguments = {key: value for key, value in model["arguments"].items() if key != "pretrained"}
+    return ModelSpec(model["name"], arguments)
 
 
 def _with_defaults(metadata: Mapping[str, Any]) -> dict[str, Any]:
