@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -75,15 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    code = _run(arguments)
     try:
-        code = _run(arguments)
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader, `head` for example, has seen enough
+    except OSError:  # a full disk, or a reader who has gone: told already, and the interpreter must not tell it again
         _discard_stdout()
-        return 1
-    except OSError as error:  # stdout is a file on a full disk
-        _discard_stdout()
-        return _fail(f"cannot write to standard output: {(error.strerror or str(error)).lower()}", 1)
+        code = code or 1
     return code
 
 
@@ -98,13 +96,15 @@ def _run(arguments: Sequence[str] | None) -> int:
         return _fail(_usage_message(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", INTERRUPTED)
-    except BrokenPipeError:
-        raise
+    except SystemExit as stop:  # Typer's answer to a reader who has gone: `head`, for example, has seen enough
+        return int(stop.code or 0)
     except MemoryError:
         return _fail(_OUT_OF_MEMORY, 1)
     except Exception as error:  # whatever else escapes is our defect; the user still gets one line
-        if type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error):
+        if type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error):  # torch's, unimported
             return _fail(_OUT_OF_MEMORY, 1)
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            return _fail("no space left on the disk; free some, or choose another folder with --out", 1)
         said = " ".join(str(error).split())[:300]
         return _fail(
             f"this is a defect of denseg, please report it: {type(error).__name__}: {said} "

@@ -32,12 +32,13 @@ def inspect(
     json_path: JsonOption = None,
 ) -> None:
     """Say what a model costs: parameters, multiply-adds (MACs), output stride."""
+    height_and_width = parse_size(size)
     from denseg.workflows.inspect import inspect_model
 
     inspection = inspect_model(
         model,
         backbone=backbone,
-        size=parse_size(size),
+        size=height_and_width,
         num_classes=num_classes,
         checkpoint=checkpoint,
         settings=settings or (),

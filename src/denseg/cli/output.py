@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from denseg.errors import UsageError
+from denseg.errors import OutputError, UsageError
 
 __all__ = [
     "DataArgument",
@@ -69,16 +69,26 @@ def emit(lines: Iterable[str], result: Mapping[str, Any], json_path: str | None)
         json_path: The value of ``--json``.
     """
     if json_path == "-":
-        sys.stdout.write(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        _print(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False))
         return
-    for line in lines:
-        sys.stdout.write(line + "\n")
+    _print("\n".join(lines))
     if json_path is not None:
         from denseg.files import make_folder, write_json
 
         path = Path(json_path)
         make_folder(path.parent)
         write_json(path, result)
+
+
+def _print(text: str) -> None:
+    """Write to stdout; a reader who has gone (``| head``) is none of our business, a full disk is."""
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write to standard output: {(error.strerror or str(error)).lower()}") from error
 
 
 def parse_size(text: str) -> tuple[int, int]:
