@@ -189,14 +189,8 @@ def plan_tiles(
 
 def _tile(row: _Span, column: _Span, window: tuple[int, int], margin: int) -> Tile:
     core = (row.start, column.start, row.stop - row.start, column.stop - column.start)
-    return Tile(
-        row.offset - margin,
-        column.offset - margin,
-        *window,
-        *core,
-        row.start - row.offset,
-        column.start - column.offset,
-    )
+    crop = (row.start - row.offset, column.start - column.offset)
+    return Tile(row.offset - margin, column.offset - margin, *window, *core, *crop)
 
 
 def _plan_axis(length: int, tile: int, trim: int, multiple: int, margin: int) -> tuple[int, list[_Span]]:
