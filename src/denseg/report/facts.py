@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything the page tells, read from a run folder once. A part that the run does not have yet is empty."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from denseg.config import RunConfig
+from denseg.report.history import History, read_history
+from denseg.runs import RunFolder
+from denseg.types import ClassTable
+
+__all__ = ["RunFacts", "read_facts"]
+
+_HEADLINE_ORDER = ("test", "val")  # test images decided nothing during training, so their score comes first
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """A run, as read from its folder.
+
+    Attributes:
+        run: The folder.
+        record: ``run.json``: status, when it was made, what it said last.
+        config: The resolved configuration.
+        classes: The classes.
+        images: How many images each split has.
+        history: Training, one entry per validation.
+        environment: Versions, machine, command.
+        check: The mask doctor's findings, ``None`` where none were stored.
+        evaluations: Scores by split, the headline's first.
+    """
+
+    run: RunFolder
+    record: Mapping[str, Any]
+    config: RunConfig
+    classes: ClassTable
+    images: Mapping[str, int]
+    history: History
+    environment: Mapping[str, Any]
+    check: Mapping[str, Any] | None
+    evaluations: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def headline(self) -> Mapping[str, Any] | None:
+        """The evaluation that the page is about: test, else val, else any; ``None`` before the first one."""
+        return next(iter(self.evaluations.values()), None)
+
+    @property
+    def name(self) -> str:
+        """The run's name: its folder's."""
+        return self.run.path.resolve().name
+
+    @property
+    def model(self) -> str:
+        """Model and backbone in words."""
+        model = self.config.model
+        return f"{model.name} with {model.backbone}" if model.backbone else model.name
+
+
+def read_facts(run: RunFolder) -> RunFacts:
+    """Read a run folder.
+
+    Args:
+        run: The folder.
+
+    Returns:
+        What it holds.
+    """
+    splits = run.evaluations()
+    ordered = [split for split in _HEADLINE_ORDER if split in splits] + [s for s in splits if s not in _HEADLINE_ORDER]
+    return RunFacts(
+        run=run,
+        record=run.record(),
+        config=run.config(),
+        classes=run.classes(),
+        images=dict(Counter(row.split for row in run.split())),
+        history=read_history(run.metrics()),
+        environment=run.environment(),
+        check=run.check(),
+        evaluations={split: run.evaluation(split) for split in ordered},
+    )

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which images the page shows, and each as picture, truth, prediction and errors in little space."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from denseg.data.encoding import MaskEncoding
+from denseg.data.images import read_image
+from denseg.data.masks import read_mask
+from denseg.errors import DensegError
+from denseg.report.facts import RunFacts
+from denseg.report.numbers import share
+from denseg.report.pixels import (
+    Color,
+    Labels,
+    errors_png,
+    labels_png,
+    photo_webp,
+    shrink_labels,
+    shrink_photo,
+    to_display,
+)
+
+__all__ = ["Shot", "ShotGroup", "choose", "take_shots"]
+
+_BUDGET = 2_800_000  # characters of all pictures together; the page stays under 5 MB with everything else
+_SIZES = (960, 720, 560, 440, 340, 260, 200)  # longest side, the first that fits the budget
+_ENOUGH = 12  # up to so many images all are shown
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One image of the page.
+
+    Attributes:
+        stem: Its name.
+        miou: Its score, ``None`` where it has none.
+        accuracy: Part of its pixels that is right, ``None`` where none is labelled.
+        words: What is wrong with it.
+        width: Of the pictures, in pixels.
+        height: Of the pictures, in pixels.
+        photo: Address of the picture, empty where the file is gone.
+        truth: Address of the true labels, empty where the file is gone.
+        prediction: Address of the predicted labels.
+        errors: Address of the errors, empty where the truth is gone.
+    """
+
+    stem: str
+    miou: float | None
+    accuracy: float | None
+    words: str
+    width: int
+    height: int
+    photo: str
+    truth: str
+    prediction: str
+    errors: str
+
+
+@dataclass(frozen=True)
+class ShotGroup:
+    """Images shown together: the worst, the typical, the best."""
+
+    key: str
+    title: str
+    shots: tuple[Shot, ...]
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    entry: Mapping[str, Any]
+    photo: NDArray[np.uint8] | None
+    truth: Labels | None
+    prediction: Labels
+    words: str
+
+
+def choose(entries: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str, tuple[Mapping[str, Any], ...]], ...]:
+    """Pick the images worth seeing.
+
+    Args:
+        entries: ``per_image`` of an evaluation.
+
+    Returns:
+        Key, title and images of each group: worst first, then around the median, then best first; few images are one
+        group, worst first.
+    """
+    ranked = sorted(
+        (entry for entry in entries if entry["miou"] is not None), key=lambda entry: (entry["miou"], entry["stem"])
+    )
+    if len(ranked) <= _ENOUGH:
+        return (("all", "All images, worst first", tuple(ranked)),) if ranked else ()
+    middle = len(ranked) // 2
+    return (
+        ("worst", "Worst", tuple(ranked[:6])),
+        ("typical", "Typical", tuple(ranked[middle - 1 : middle + 2])),
+        ("best", "Best", tuple(ranked[:-4:-1])),
+    )
+
+
+def take_shots(facts: RunFacts, colors: Sequence[Color]) -> tuple[ShotGroup, ...]:
+    """Read the chosen images of the headline evaluation and make them small.
+
+    Args:
+        facts: The run.
+        colors: One colour per class.
+
+    Returns:
+        The groups; an image whose prediction cannot be read is left out.
+    """
+    value = facts.headline
+    if value is None:
+        return ()
+    encoding = _encoding(facts)
+    groups = []
+    for key, title, entries in choose(value.get("per_image", ())):
+        there = [found for entry in entries if (found := _load(facts, value["split"], entry, encoding)) is not None]
+        if there:
+            groups.append((key, title, there))
+    shots: tuple[ShotGroup, ...] = ()
+    for longest in _SIZES:
+        shots = tuple(
+            ShotGroup(key, title, tuple(_encode(found, longest, colors) for found in there))
+            for key, title, there in groups
+        )
+        if sum(map(_weight, (shot for group in shots for shot in group.shots))) <= _BUDGET:
+            break
+    return shots
+
+
+def find_file(facts: RunFacts, name: str) -> Path | None:
+    """Find a file that a run names: as it stands, or below the data folder, from here or from where the run began."""
+    data = facts.config.data.path or ""
+    began = facts.environment.get("folder") or ""
+    for base in ("", data, began, Path(began) / data, facts.run.path / data):
+        path = Path(base) / name
+        if path.is_file():
+            return path
+    return None
+
+
+def _encoding(facts: RunFacts) -> MaskEncoding | None:
+    stored = facts.check.get("encoding") if facts.check else None
+    return MaskEncoding.from_json(stored) if stored else None
+
+
+def _load(facts: RunFacts, split: str, entry: Mapping[str, Any], encoding: MaskEncoding | None) -> _Pixels | None:
+    try:
+        raw = read_mask(facts.run.prediction_path(split, entry["stem"]))
+    except DensegError:
+        return None
+    prediction = shrink_labels(raw.values, _SIZES[0] * 2)
+    photo: NDArray[np.uint8] | None = None
+    truth: Labels | None = None
+    gone = []
+    image, mask = find_file(facts, entry["image"]), find_file(facts, entry["mask"])
+    try:
+        photo = None if image is None else shrink_photo(to_display(read_image(image)), _SIZES[0])
+    except DensegError:
+        gone.append("image")
+    try:
+        truth = None if mask is None or encoding is None else encoding.decode(read_mask(mask), mask)
+    except DensegError:
+        gone.append("mask")
+    gone += ["image"] * (image is None) + ["mask"] * (mask is None)
+    if truth is not None and truth.shape == raw.values.shape:
+        words = _mistake_words(truth, raw.values, facts.classes.names)
+        truth = shrink_labels(truth, _SIZES[0] * 2)
+    else:
+        truth, words = None, ""
+    if gone:
+        words = f"The {' and the '.join(gone)} cannot be read any more. {words}".strip()
+    return _Pixels(entry, photo, truth, prediction, words)
+
+
+def _mistake_words(truth: Labels, prediction: Labels, names: Sequence[str]) -> str:
+    known = truth < len(names)
+    if not known.any():
+        return "No pixel is labelled."
+    pair = truth[known].astype(np.int64) * len(names) + np.minimum(prediction[known], len(names) - 1)
+    counts = np.bincount(pair, minlength=len(names) ** 2).reshape(len(names), len(names))  # (K, K)
+    hits = int(np.trace(counts))
+    total = int(counts.sum())
+    if hits == total:
+        return "Every labelled pixel is right."
+    np.fill_diagonal(counts, 0)
+    called, by = divmod(int(counts.argmax()), len(names))
+    return (
+        f"{share(1 - hits / total)} of its pixels are wrong, most often {names[called]} taken for {names[by]} "
+        f"({share(int(counts.max()) / total)})."
+    )
+
+
+def _encode(found: _Pixels, longest: int, colors: Sequence[Color]) -> Shot:
+    prediction = shrink_labels(found.prediction, longest)
+    truth = None if found.truth is None else shrink_labels(found.truth, longest)
+    wrong = None if truth is None else (truth != prediction) & (truth < len(colors))
+    return Shot(
+        stem=found.entry["stem"],
+        miou=found.entry["miou"],
+        accuracy=found.entry.get("pixel_accuracy"),
+        words=found.words,
+        width=prediction.shape[1],
+        height=prediction.shape[0],
+        photo="" if found.photo is None else photo_webp(shrink_photo(found.photo, longest)),
+        truth="" if truth is None else labels_png(truth, colors),
+        prediction=labels_png(prediction, colors),
+        errors="" if wrong is None else errors_png(wrong),
+    )
+
+
+def _weight(shot: Shot) -> int:
+    return sum(map(len, _addresses(shot)))
+
+
+def _addresses(shot: Shot) -> Iterable[str]:
+    return shot.photo, shot.truth, shot.prediction, shot.errors

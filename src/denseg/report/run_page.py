@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page of a run: everything a person wants to see of it, in one file."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from denseg.config import RunConfig, dump_config
+from denseg.files import write_atomic
+from denseg.report.charts import strip
+from denseg.report.classes import class_rows, confusion_table, mistakes
+from denseg.report.facts import RunFacts, read_facts
+from denseg.report.history import history_charts
+from denseg.report.numbers import count, duration, plural, score
+from denseg.report.page import render
+from denseg.report.pictures import take_shots
+from denseg.report.pixels import distinct
+from denseg.report.words import notes, pixel_words, summary
+from denseg.runs import RunFolder
+
+__all__ = ["render_report", "write_report"]
+
+_SCRIPTS = ("page.js", "charts.js", "tables.js", "pictures.js")
+
+
+def write_report(run: RunFolder | Path | str) -> Path:
+    """Write ``report.html`` of a run; it may be running, interrupted or finished, evaluated or not.
+
+    Args:
+        run: The run, or its folder.
+
+    Returns:
+        The page.
+
+    Raises:
+        RunError: There is no run, or a file of it is damaged.
+        OutputError: The page cannot be written.
+    """
+    folder = run if isinstance(run, RunFolder) else RunFolder.open(run)
+    write_atomic(folder.report_path, render_report(read_facts(folder)))
+    return folder.report_path
+
+
+def render_report(facts: RunFacts) -> str:
+    """Render the page of a run.
+
+    Args:
+        facts: The run.
+
+    Returns:
+        HTML that loads nothing.
+    """
+    value = _evaluation(facts)
+    charts = history_charts(facts.history, baseline=value["baseline_miou"] if value else None)
+    shown: dict[str, Any] = {"value": value, "rows": (), "groups": (), "mistakes": (), "pixels": ""}
+    if value is not None:
+        shown |= _results(facts, value)
+    sections = [("summary", "Summary")]
+    sections += [("training", "Training")] * bool(charts)
+    sections += [("classes", "Classes"), ("confusion", "Confusion")] * bool(shown["rows"])
+    sections += [("images", "Images")] * bool(shown["groups"])
+    sections += [("data", "Data"), ("setup", "Setup"), ("replay", "Replay")]
+    return render(
+        "run.html.j2",
+        scripts=_SCRIPTS,
+        sections=sections,
+        facts=facts,
+        data_name=_data_name(facts),
+        meta=_meta(facts),
+        summary=summary(facts, shown["rows"], shown["mistakes"]),
+        notes=notes(facts, shown["rows"]),
+        splits=tuple(facts.evaluations.values()),
+        charts=charts,
+        training_words=_training_words(facts),
+        findings=tuple(facts.check.get("findings", ())) if facts.check else (),
+        data_words=_data_words(facts),
+        data_facts=_data_facts(facts, value),
+        changed=_changed(facts.config),
+        config_text=dump_config(facts.config),
+        environment=_environment(facts),
+        commands=_commands(facts),
+        replay_words=_replay_words(facts),
+        **shown,
+    )
+
+
+def _evaluation(facts: RunFacts) -> dict[str, Any] | None:
+    """The headline evaluation with colours that can be told apart."""
+    if facts.headline is None:
+        return None
+    classes = facts.headline["classes"]
+    colors = distinct([entry["color"] for entry in classes])
+    tinted = [{**entry, "color": list(color)} for entry, color in zip(classes, colors, strict=True)]
+    return {"interval": None, "baseline_miou": None, **facts.headline, "classes": tinted}
+
+
+def _results(facts: RunFacts, value: Mapping[str, Any]) -> dict[str, Any]:
+    rows = class_rows(value, facts.history)
+    matrix = confusion_table(value)
+    ious = {row.name: row.iou for row in rows}
+    scores = [entry["miou"] for entry in value.get("per_image", ()) if entry["miou"] is not None]
+    spread = strip(scores) if len(scores) >= 8 else None
+    return {
+        "rows": rows,
+        "has_sparks": any(row.spark for row in rows),
+        "matrix": matrix,
+        "matrix_data": {
+            "names": matrix.names,
+            "counts": [[cell.pixels for cell in row] for row in matrix.rows],
+            "iou": [ious.get(name) for name in matrix.names],
+        },
+        "mistakes": mistakes(value),
+        "groups": take_shots(facts, [tuple(entry["color"]) for entry in value["classes"]]),
+        "class_colors": [(entry["name"], entry["color"]) for entry in value["classes"]],
+        "legend": [(row.name, row.color) for row in rows],
+        "spread": spread,
+        "spread_title": f"How the {len(scores)} images spread",
+        "spread_words": f"mIoU of single images: from {score(min(scores))} to {score(max(scores))}, "
+        f"median {spread.median_label}."
+        if spread
+        else "",
+        "pixels": pixel_words(value),
+    }
+
+
+def _data_name(facts: RunFacts) -> str:
+    return Path(facts.config.data.path).name if facts.config.data.path else ""
+
+
+def _meta(facts: RunFacts) -> tuple[str, ...]:
+    when = str(facts.environment.get("started") or facts.record.get("created") or "")
+    texts = [f"run {facts.name}", _day(when), str(facts.record.get("status", ""))]
+    seconds = facts.history.total("seconds")
+    if seconds:
+        texts.append(f"{duration(seconds)} of training")
+    if facts.environment.get("device"):
+        texts.append(f"on {facts.environment['device']}")
+    return tuple(filter(None, texts))
+
+
+def _day(stamp: str) -> str:
+    try:
+        moment = datetime.fromisoformat(stamp)
+    except ValueError:
+        return ""
+    return f"{moment.day} {moment:%B %Y, %H:%M}" + (" UTC" if moment.utcoffset() is not None else "")
+
+
+def _training_words(facts: RunFacts) -> str:
+    history = facts.history
+    if history.best is None:
+        return ""
+    return (
+        f"Best validation mIoU {score(history.values('val_miou')[history.best])} after epoch "
+        f"{history.epochs[history.best]}; the weights of that epoch are scored below."
+    )
+
+
+def _data_words(facts: RunFacts) -> str:
+    total = sum(facts.images.values())
+    parts = [f"{number:,} {split}" for split, number in facts.images.items()]
+    return f"{plural(total, 'image')}: {', '.join(parts)}." if total else ""
+
+
+def _data_facts(facts: RunFacts, value: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    result = [(f"{split} images", f"{number:,}") for split, number in facts.images.items()]
+    if facts.config.data.path:
+        result.insert(0, ("folder", facts.config.data.path))
+    result.append(("classes", f"{len(facts.classes)}"))
+    result.append(("label without class", str(facts.classes.ignore_index)))
+    if value is not None:
+        labelled = sum(entry["pixels"] for entry in value["classes"])
+        result.append((f"pixels scored, {value['split']}", count(labelled)))
+        if value.get("ignored_pixels") is not None:
+            result.append((f"pixels ignored, {value['split']}", count(value["ignored_pixels"])))
+    return result
+
+
+def _changed(config: RunConfig) -> list[tuple[str, str]]:
+    values, defaults = config.model_dump(mode="json"), RunConfig().model_dump(mode="json")
+    return [
+        (key, text) for key, text in _flat(values).items() if _flat(defaults).get(key) != text and key != "data.path"
+    ]
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, inner in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(inner, Mapping) and inner:
+            flat |= _flat(inner, f"{name}.")
+        else:
+            flat[name] = "none" if inner is None else str(inner)
+    return flat
+
+
+def _environment(facts: RunFacts) -> list[tuple[str, str]]:
+    values = facts.environment
+    titles = {
+        "denseg": "denseg",
+        "commit": "commit",
+        "python": "Python",
+        "platform": "system",
+        "processor": "processor",
+        "cores": "cores",
+        "memory_bytes": "memory",
+        "device": "device",
+        "threads": "threads",
+        "precision": "precision",
+        "folder": "started in",
+    }
+    result = []
+    for key, title in titles.items():
+        value = values.get(key)
+        if value not in (None, ""):
+            result.append((title, f"{value / 2**30:.1f} GiB" if key == "memory_bytes" else str(value)))
+    packages = values.get("packages") or {}
+    if packages:
+        result.append(("packages", ", ".join(f"{name} {version}" for name, version in packages.items())))
+    return result
+
+
+def _commands(facts: RunFacts) -> list[tuple[str, str]]:
+    run = shlex.quote(str(facts.run.path))
+    data = shlex.quote(facts.config.data.path or "DATA")
+    commands = []
+    if facts.environment.get("command"):
+        commands.append(("Train again", str(facts.environment["command"])))
+    if facts.headline is not None:
+        commands.append(("Score again", f"denseg eval {run} {data} --split {facts.headline['split']}"))
+    if facts.run.has_checkpoint:
+        commands.append(("Use the model", f"denseg predict {run} IMAGES --out predictions"))
+    return commands
+
+
+def _replay_words(facts: RunFacts) -> str:
+    commit = str(facts.environment.get("commit") or "")[:12]
+    source = f"denseg {facts.environment.get('denseg', '')}" + (f" at {commit}" if commit else "")
+    return f"The same seed ({facts.config.seed}), data and versions ({source}) give the same weights on a CPU."

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run folder as training and evaluation leave it, made in a second without either."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from denseg.config import RunConfig
+from denseg.data.encoding import MaskEncoding
+from denseg.runs import RunFolder, SplitRow
+from denseg.types import ClassTable
+
+NAMES = ("road", "building", "sky", "tree", "car", "pole")
+COLORS = ((128, 64, 128), (128, 0, 0), (128, 128, 128), (128, 128, 0), (64, 0, 128), (192, 192, 128))
+ENVIRONMENT = {
+    "denseg": "0.1.0",
+    "commit": "0123456789abcdef0123456789abcdef01234567",
+    "python": "3.11.7",
+    "platform": "Linux-6.1",
+    "processor": "Two-core CPU",
+    "cores": 2,
+    "memory_bytes": 8 * 2**30,
+    "packages": {"torch": "2.10.0", "numpy": "2.3.0"},
+    "command": "denseg train street --model unet --out runs/street",
+    "folder": "/home/someone",
+    "started": "2026-01-02T03:04:05+00:00",
+    "device": "cpu",
+}
+
+
+def draw_street(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Draw labels of a street: sky, trees, buildings, road, cars, poles."""
+    labels = np.full((height, width), 2, np.uint8)
+    horizon = int(height * rng.uniform(0.45, 0.6))
+    left = 0
+    while left < width:
+        right = left + int(width * rng.uniform(0.1, 0.25)) + 1
+        top = int(horizon * rng.uniform(0.1, 0.8))
+        labels[top:horizon, left:right] = rng.choice((1, 1, 3))
+        left = right
+    labels[horizon:] = 0
+    for _ in range(3):
+        row, column = horizon + int(height * rng.uniform(0.0, 0.2)), int(width * rng.uniform(0, 0.9))
+        labels[row : row + height // 8, column : column + width // 7] = 4
+    for _ in range(3):
+        column = int(width * rng.uniform(0, 1))
+        labels[int(horizon * 0.4) : horizon + height // 10, column : column + max(1, width // 100)] = 5
+    return labels
+
+
+def spoil(rng: np.random.Generator, labels: np.ndarray, amount: float) -> np.ndarray:
+    """Make a prediction of a truth: shift it, lose the poles now and then, and patch a wrong class in."""
+    wrong = np.roll(labels, (int(rng.integers(-2, 3)), int(rng.integers(-3, 4))), (0, 1))
+    if rng.random() < amount * 3:
+        wrong = np.where(wrong == 5, 1, wrong)
+    height, width = labels.shape
+    side = int(min(height, width) * min(1.0, amount * 3))
+    row, column = int(rng.integers(0, height - side + 1)), int(rng.integers(0, width - side + 1))
+    wrong[row : row + side, column : column + side] = rng.integers(0, 5)
+    return wrong.astype(np.uint8)
+
+
+def counts_of(truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
+    known = truth < classes
+    pair = truth[known].astype(np.int64) * classes + prediction[known]
+    return np.bincount(pair, minlength=classes * classes).reshape(classes, classes)
+
+
+def scores_of(counts: np.ndarray) -> dict[str, Any]:
+    hits, truth, called = np.diag(counts), counts.sum(1), counts.sum(0)
+    union = truth + called - hits
+    iou = [None if not u else float(h / u) for h, u in zip(hits, union, strict=True)]
+    recall = [None if not t else float(h / t) for h, t in zip(hits, truth, strict=True)]
+    there = [value for value in iou if value is not None]
+    found = [value for value in recall if value is not None]
+    return {
+        "miou": float(np.mean(there)) if there else None,
+        "pixel_accuracy": float(hits.sum() / max(counts.sum(), 1)),
+        "mean_accuracy": float(np.mean(found)) if found else None,
+        "frequency_weighted_iou": float(np.nansum([(v or 0) * t for v, t in zip(iou, truth, strict=True)]) / counts.sum()),
+        "iou": iou,
+        "recall": recall,
+        "pixels": [int(t) for t in truth],
+    }
+
+
+def make_metrics(epochs: int, names: Sequence[str], rng: np.random.Generator) -> list[dict[str, Any]]:
+    rows = []
+    for epoch in range(1, epochs + 1):
+        rise = 1 - np.exp(-3 * epoch / max(epochs, 4))
+        row = {
+            "stage": "train",
+            "epoch": epoch,
+            "step": 30 * epoch,
+            "images": 240,
+            "seconds": 21.5,
+            "images_per_second": 11.2,
+            "learning_rate": 0.01 * (1 - (epoch - 1) / epochs) ** 0.9,
+            "loss": float(1.6 * (1 - 0.85 * rise) + rng.normal(0, 0.01)),
+            "val_loss": float(1.7 * (1 - 0.7 * rise) + rng.normal(0, 0.02)),
+            "val_miou": float(0.72 * rise + rng.normal(0, 0.01)),
+            "val_pixel_accuracy": float(0.3 + 0.62 * rise),
+            "val_mean_accuracy": float(0.8 * rise),
+        }
+        for index, name in enumerate(names):
+            row[f"iou/{name}"] = float(np.clip((0.95 - 0.1 * index) * rise + rng.normal(0, 0.015), 0, 1))
+        rows.append(row)
+    return rows
+
+
+def write_run(
+    root: Path,
+    *,
+    images: int = 16,
+    epochs: int = 12,
+    size: tuple[int, int] = (96, 128),
+    names: Sequence[str] = NAMES,
+    colors: Sequence[tuple[int, int, int]] = COLORS,
+    findings: Sequence[dict[str, Any]] = (),
+    splits: Sequence[str] = ("val",),
+    evaluation: dict[str, Any] | None = None,
+    config: dict[str, Any] | None = None,
+) -> RunFolder:
+    """Write a data folder and a finished run on it; ``evaluation`` replaces values of the last split's JSON."""
+    rng = np.random.default_rng(7)
+    data = root / "street"
+    classes = ClassTable(tuple(names), tuple(colors))
+    rows = [SplitRow(f"t{i:03d}", f"images/train/t{i:03d}.png", f"masks/train/t{i:03d}.png", "train", "0" * 64) for i in range(24)]
+    truths: dict[str, np.ndarray] = {}
+    for split in splits:
+        for kind in ("images", "masks"):
+            (data / kind / split).mkdir(parents=True, exist_ok=True)
+        for index in range(images):
+            stem = f"{split}_{index:03d}"
+            labels = draw_street(rng, *size)
+            labels[:2] = 255
+            truths[stem] = labels
+            table = np.array([*(list(COLORS)), *[(90, 90, 90)] * 250])
+            pixels = table[labels] * 0.5 + 90 + rng.normal(0, 12, (*size, 1))
+            Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(data / "images" / split / f"{stem}.png")
+            Image.fromarray(labels).save(data / "masks" / split / f"{stem}.png")
+            rows.append(SplitRow(stem, f"images/{split}/{stem}.png", f"masks/{split}/{stem}.png", split, "0" * 64))
+    values: dict[str, Any] = {
+        "data": {"path": str(data)},
+        "model": {"name": "unet", "width": 0.25},
+        "train": {"epochs": max(epochs, 1)},
+    }
+    run = RunFolder.create(
+        root / "runs" / "street",
+        config=RunConfig.model_validate(values | (config or {})),
+        classes=classes,
+        split=rows,
+        environment=ENVIRONMENT,
+        check={"ok": True, "findings": list(findings), "encoding": MaskEncoding.identity(len(names)).to_json()},
+    )
+    run.write_metrics(make_metrics(epochs, names, rng))
+    for split in splits:
+        folder = run.prediction_path(split, "x").parent
+        folder.mkdir(parents=True)
+        total = np.zeros((len(names), len(names)), np.int64)
+        per_image = []
+        for row in rows:
+            if row.split != split:
+                continue
+            prediction = spoil(rng, truths[row.stem], float(rng.uniform(0, 0.3)))
+            prediction[prediction == 255] = 2
+            Image.fromarray(prediction).save(run.prediction_path(split, row.stem))
+            counts = counts_of(truths[row.stem], prediction, len(names))
+            total += counts
+            single = scores_of(counts)
+            per_image.append(
+                {"stem": row.stem, "image": row.image, "mask": row.mask}
+                | {key: single[key] for key in ("miou", "pixel_accuracy")}
+            )
+        scores = scores_of(total)
+        run.write_evaluation(
+            split,
+            {
+                "split": split,
+                **{key: scores[key] for key in ("miou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou")},
+                "baseline_miou": 0.061,
+                "interval": [scores["miou"] - 0.03, scores["miou"] + 0.027],
+                "images": images,
+                "classes": [
+                    {"name": name, "color": list(color), "iou": iou, "accuracy": recall, "pixels": pixels}
+                    for name, color, iou, recall, pixels in zip(
+                        names, colors, scores["iou"], scores["recall"], scores["pixels"], strict=True
+                    )
+                ],
+                "confusion": total.tolist(),
+                "per_image": per_image,
+                "warnings": [],
+                "checkpoint": "checkpoints/best.safetensors",
+                "model": "unet",
+                "ignored_pixels": int(sum((label == 255).sum() for label in truths.values())),
+                **(evaluation or {}),
+            },
+        )
+    run.set_status("finished", epoch=epochs, epochs=epochs)
+    return run
+
+
+@pytest.fixture
+def make_run() -> Callable[..., RunFolder]:
+    """``make_run(root, images=16, …)`` writes a data folder and a finished run on it."""
+    return write_run
+
+
+@pytest.fixture(scope="session")
+def street_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A finished run of 12 epochs with 16 evaluated images. Read it only."""
+    return write_run(
+        tmp_path_factory.mktemp("street"),
+        findings=[
+            {
+                "code": "near-duplicates",
+                "severity": "warning",
+                "count": 3,
+                "files": ["images/val/val_001.png", "images/val/val_002.png"],
+                "message": "3 images of val look almost like images of train",
+                "action": "the score leans high; split by recording instead",
+            }
+        ],
+    )
