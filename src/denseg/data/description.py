@@ -29,7 +29,9 @@ class ClassDescription(BaseModel):
 
     name: str = Field(min_length=1, description="shown in tables and reports")
     color: Color | None = Field(None, description="red, green, blue in 0..255; also what a colour mask holds")
-    value: int | None = Field(None, description="what an index mask holds for this class; the place in the list if empty")
+    value: int | None = Field(
+        None, description="what an index mask holds for this class; the place in the list if empty"
+    )
 
     @field_validator("color", mode="before")
     @classmethod
@@ -162,7 +164,11 @@ def parse_color(value: Any) -> Color:
             parts = [int(value[at : at + 2], 16) for at in (1, 3, 5)]
         else:
             parts = [int(part) for part in value.split(",") if part.strip().isdigit()]
-    if not isinstance(parts, list | tuple) or len(parts) != 3 or not all(isinstance(p, int) and 0 <= p <= 255 for p in parts):
+    if (
+        not isinstance(parts, list | tuple)
+        or len(parts) != 3
+        or not all(isinstance(p, int) and 0 <= p <= 255 for p in parts)
+    ):
         raise ValueError(f"a colour is [red, green, blue] in 0..255 or '#rrggbb', got {value!r}")
     return (parts[0], parts[1], parts[2])
 
@@ -173,9 +179,7 @@ def _class_list(classes: Any) -> Any:
         if not all(isinstance(key, int) for key in classes):
             raise ValueError("classes as a mapping needs numbers as keys, for example {0: background, 1: cell}")
         items = sorted(classes.items())
-        classes = [
-            {"value": index, **(item if isinstance(item, dict) else {"name": item})} for index, item in items
-        ]
+        classes = [{"value": index, **(item if isinstance(item, dict) else {"name": item})} for index, item in items]
     if isinstance(classes, list):
         return [{"name": str(item)} if isinstance(item, str | int | float | bool) else item for item in classes]
     return classes

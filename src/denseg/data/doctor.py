@@ -89,7 +89,7 @@ def examine(
 
     Raises:
         DataError: The folder does not exist, holds no picture, or its ``dataset.yaml`` is wrong.
-    """  # noqa: DOC502
+    """
     config = config or DataConfig()
     description = read_description(Path(root))
     inventory = discover(root)
@@ -125,7 +125,9 @@ def _conclude(
     order = ("uint8", "uint16", "float32")
     dtype = max((image.info.dtype for image in images), key=order.index, default="uint8")
     accepted = [
-        replace(finding, severity="warning") if finding.severity == "error" and finding.code in config.accept else finding
+        replace(finding, severity="warning")
+        if finding.severity == "error" and finding.code in config.accept
+        else finding
         for finding in findings
     ]
     rank = {"error": 0, "warning": 1, "info": 2}
@@ -156,17 +158,33 @@ def _about_files(inventory: Inventory, facts: list[PairFacts], config: DataConfi
     if inventory.unpaired_images and config.unpaired == "refuse":
         files = inventory.unpaired_images
         findings.append(
-            find("image-without-mask", f"{len(files)} pictures have no mask", "add masks, or --unpaired skip", files=files)
+            find(
+                "image-without-mask",
+                f"{len(files)} pictures have no mask",
+                "add masks, or --unpaired skip",
+                files=files,
+            )
         )
-    bad_images = [(pair.image, fact.image_fault) for pair, fact in zip(inventory.pairs, facts, strict=True) if fact.image_fault]
+    bad_images = [
+        (pair.image, fact.image_fault) for pair, fact in zip(inventory.pairs, facts, strict=True) if fact.image_fault
+    ]
     if bad_images:
         findings.append(
-            find("image-unreadable", bad_images[0][1], "replace or remove the files", files=[path for path, _ in bad_images])
+            find(
+                "image-unreadable",
+                bad_images[0][1],
+                "replace or remove the files",
+                files=[path for path, _ in bad_images],
+            )
         )
-    bad_masks = [(pair.mask, fact.mask_fault) for pair, fact in zip(inventory.pairs, facts, strict=True) if fact.mask_fault]
+    bad_masks = [
+        (pair.mask, fact.mask_fault) for pair, fact in zip(inventory.pairs, facts, strict=True) if fact.mask_fault
+    ]
     if bad_masks:
         findings.append(
-            find("mask-unreadable", bad_masks[0][1], "replace or remove the files", files=[path for path, _ in bad_masks])
+            find(
+                "mask-unreadable", bad_masks[0][1], "replace or remove the files", files=[path for path, _ in bad_masks]
+            )
         )
     sizes = [
         pair.mask

@@ -144,7 +144,9 @@ class MaskEncoding:
         if raw.kind == "index":  # grey among colours: red = green = blue
             stored, inverse = np.unique(raw.values, return_inverse=True)
             grey = np.clip(stored, 0, 255).astype(np.int64)
-            labels = np.where((stored >= 0) & (stored <= 255), _resolve(self, _codes(grey[:, None].repeat(3, 1))), _UNKNOWN)
+            labels = np.where(
+                (stored >= 0) & (stored <= 255), _resolve(self, _codes(grey[:, None].repeat(3, 1))), _UNKNOWN
+            )
             return labels[inverse].reshape(raw.values.shape).astype(np.int32)
         stored, inverse = np.unique(_codes(raw.values.astype(np.int64)), return_inverse=True)
         return _resolve(self, stored)[inverse].reshape(raw.values.shape[:2])
@@ -197,7 +199,9 @@ def _nearest(
     encoding: MaskEncoding, stored: NDArray[np.int64], keys: NDArray[np.int64], targets: NDArray[np.int32]
 ) -> NDArray[np.int32]:
     def channels(codes: NDArray[np.int64]) -> NDArray[np.int64]:
-        return np.stack([codes >> 16, (codes >> 8) & 255, codes & 255], 1) if encoding.kind == "color" else codes[:, None]
+        return (
+            np.stack([codes >> 16, (codes >> 8) & 255, codes & 255], 1) if encoding.kind == "color" else codes[:, None]
+        )
 
     labels = np.full(stored.shape, _UNKNOWN, np.int32)
     known = channels(keys)  # (N, 3) or (N, 1)

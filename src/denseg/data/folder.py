@@ -147,7 +147,8 @@ def _walk(top: str) -> Iterable[tuple[str, list[str]]]:
         if real in seen:
             continue
         seen.add(real)
-        names, below = [], []
+        names: list[str] = []
+        below: list[str] = []
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from denseg.data.decode import DEFAULT_MAX_PIXELS, Decoded, Header, decode, read_header
+from denseg.data.decode import decode, read_header
+from denseg.data.stored import DEFAULT_MAX_PIXELS, Decoded, Header
 from denseg.errors import ImageError
 
 __all__ = ["ImageInfo", "match_bands", "probe_image", "read_image", "to_image"]
@@ -67,7 +68,7 @@ def probe_image(path: Path | str, *, page: int = 0, max_pixels: int = DEFAULT_MA
 
     Raises:
         ImageError: The file is missing, no picture, damaged in its header, or too large.
-    """  # noqa: DOC502
+    """
     return image_info(read_header(Path(path), page=page, max_pixels=max_pixels))
 
 
@@ -84,7 +85,7 @@ def read_image(path: Path | str, *, page: int = 0, max_pixels: int = DEFAULT_MAX
 
     Raises:
         ImageError: The file is missing, no picture, damaged, truncated, or too large.
-    """  # noqa: DOC502
+    """
     return to_image(decode(Path(path), page=page, max_pixels=max_pixels))
 
 

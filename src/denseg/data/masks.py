@@ -15,7 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from denseg.data.decode import DEFAULT_MAX_PIXELS, Decoded, Header, decode
+from denseg.data.decode import decode
+from denseg.data.stored import DEFAULT_MAX_PIXELS, Decoded, Header
 from denseg.errors import ImageError
 
 __all__ = ["RawMask", "read_mask", "to_mask"]
@@ -58,7 +59,7 @@ def read_mask(path: Path | str, *, page: int = 0, max_pixels: int = DEFAULT_MAX_
 
     Raises:
         ImageError: The file is missing, no picture, damaged, too large, or has more bands than a mask can have.
-    """  # noqa: DOC502
+    """
     return to_mask(decode(Path(path), page=page, max_pixels=max_pixels), Path(path))
 
 
@@ -89,8 +90,8 @@ def to_mask(decoded: Decoded, path: Path) -> RawMask:
             values = values[:, :, 0]  # (H, W, C) -> (H, W)
         elif values.shape[2] != 3 or values.dtype != np.uint8:
             raise ImageError(
-                f"{path}: a mask has one band of ids or three 8-bit bands of colour; this one has {values.shape[2]} bands"
-                f" of {values.dtype}; save it as an index PNG",
+                f"{path}: a mask has one band of ids or three 8-bit bands of colour; this one has {values.shape[2]}"
+                f" bands of {values.dtype}; save it as an index PNG",
                 path=path,
             )
         else:
@@ -98,7 +99,11 @@ def to_mask(decoded: Decoded, path: Path) -> RawMask:
     if values.dtype == bool:
         values = values.astype(np.uint8)
     if values.dtype.kind == "f":
-        whole = bool(np.isfinite(values).all()) and bool((values == np.rint(values)).all()) and bool((abs(values) < 2**31).all())
+        whole = (
+            bool(np.isfinite(values).all())
+            and bool((values == np.rint(values)).all())
+            and bool((abs(values) < 2**31).all())
+        )
         if not whole:
             return RawMask(values, "float", None, header, transparent)
         values = values.astype(np.int32)

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from denseg.data.decode import DEFAULT_MAX_PIXELS
 from denseg.data.encoding import MaskEncoding
 from denseg.data.folder import Pair
 from denseg.data.images import match_bands, read_image
 from denseg.data.masks import RawMask, read_mask
+from denseg.data.stored import DEFAULT_MAX_PIXELS
 from denseg.errors import DataError
 
 __all__ = ["read_pair", "read_pair_image", "read_pair_labels", "read_pair_mask"]
@@ -36,7 +36,7 @@ def read_pair_image(pair: Pair, *, bands: int | None = None, max_pixels: int = D
 
     Raises:
         ImageError: The file cannot be read, or has other bands.
-    """  # noqa: DOC502
+    """
     image = read_image(pair.image, page=pair.image_page, max_pixels=max_pixels)
     return image if bands is None else match_bands(image, bands, pair.image)
 
@@ -53,7 +53,7 @@ def read_pair_mask(pair: Pair, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> RawMa
 
     Raises:
         ImageError: The file cannot be read.
-    """  # noqa: DOC502
+    """
     return read_mask(pair.mask, page=pair.mask_page, max_pixels=max_pixels)
 
 
@@ -72,7 +72,7 @@ def read_pair_labels(
 
     Raises:
         DataError: The file cannot be read, or holds a value that the encoding does not know.
-    """  # noqa: DOC502
+    """
     return encoding.decode(read_pair_mask(pair, max_pixels=max_pixels), pair.mask)
 
 
@@ -104,7 +104,7 @@ def read_pair(
             path=pair.mask,
         )
     if image.dtype.kind == "f":
-        hole = ~np.isfinite(image).all(axis=2)
+        hole = np.asarray(~np.isfinite(image).all(axis=2))
         if bool(hole.any()):
             image = np.where(hole[:, :, None], image.dtype.type(0), image)
             labels[hole] = encoding.ignore_index

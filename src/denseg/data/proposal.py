@@ -83,17 +83,29 @@ def propose_encoding(
         identity = max(rest, default=0) < 2 * len(rest)
         count = max(rest, default=0) + 1 if identity else len(rest)
         table = ClassTable.numbered(max(count, 1), ignore_index=255 if ignore is None or ignore < count else ignore)
-        values = {index: index for index in range(count)} if identity else {value: rank for rank, value in enumerate(rest)}
+        values = (
+            {index: index for index in range(count)} if identity else {value: rank for rank, value in enumerate(rest)}
+        )
         if ignore is not None:
             values[ignore] = table.ignore_index
     encoding = MaskEncoding("index", len(table), table.ignore_index, tuple(values.items()))
     findings = [
-        find("mask-encoding", f"masks hold {present[:12]}: read as {len(table)} classes", "apply this mapping", count=len(masks))
+        find(
+            "mask-encoding",
+            f"masks hold {present[:12]}: read as {len(table)} classes",
+            "apply this mapping",
+            count=len(masks),
+        )
     ]
     beyond = [value for value in present if encoding.lookup(value) is None]
     if beyond:
         files = [path for path, facts in masks if set(facts.values.tolist()) & set(beyond)]
         findings.append(
-            find("values-beyond-classes", f"masks hold {beyond[:8]}, which is no class", "name them in dataset.yaml", files=files)
+            find(
+                "values-beyond-classes",
+                f"masks hold {beyond[:8]}, which is no class",
+                "name them in dataset.yaml",
+                files=files,
+            )
         )
     return Proposal(encoding, table, findings)

@@ -16,7 +16,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from denseg.data.decode import Decoded, Header, Kind, check_size, orient
+from denseg.data.stored import Decoded, Header, Kind, check_size, orient
 from denseg.errors import ImageError
 
 __all__ = ["tiff_header", "tiff_pixels"]
@@ -43,7 +43,7 @@ def tiff_header(path: Path, file: IO[bytes], *, page: int, max_pixels: int) -> H
 
     Raises:
         ImageError: The page is missing, too large, or of a form that denseg does not read.
-    """  # noqa: DOC502
+    """
     with tifffile.TiffFile(file) as tiff:
         return _header(path, tiff, _page(path, tiff, page), max_pixels)
 
@@ -127,7 +127,9 @@ def _alpha_channel(page: Any) -> int | None:
     """Find the channel that the file declares as alpha; channels without a declaration are bands."""
     extra = tuple(int(value) for value in page.extrasamples or ())
     first = int(page.samplesperpixel) - len(extra)
-    return next((first + index for index, value in enumerate(extra) if value in _ALPHA and index == len(extra) - 1), None)
+    return next(
+        (first + index for index, value in enumerate(extra) if value in _ALPHA and index == len(extra) - 1), None
+    )
 
 
 def _check_segments(path: Path, page: Any, size: int) -> None:
@@ -136,7 +138,8 @@ def _check_segments(path: Path, page: Any, size: int) -> None:
         raise ImageError(f"{path}: the file says where none of its pixels are; replace it", path=path)
     if max(ends) > size:
         raise ImageError(
-            f"{path}: cannot be read as a picture: the file ends early, {size} bytes of {max(ends)}; replace it", path=path
+            f"{path}: cannot be read as a picture: the file ends early, {size} bytes of {max(ends)}; replace it",
+            path=path,
         )
 
 
@@ -147,7 +150,9 @@ def _decoded(path: Path, page: Any, header: Header, values: Pixels) -> Decoded:
         values = values[:, :, 0]
     channels = 1 if values.ndim == 2 else values.shape[2]
     if values.ndim not in (2, 3) or channels != header.channels + header.alpha:
-        raise ImageError(f"{path}: pixels have the shape {values.shape}, not what the header says; replace it", path=path)
+        raise ImageError(
+            f"{path}: pixels have the shape {values.shape}, not what the header says; replace it", path=path
+        )
     values = _full_scale(page, values, header)
     alpha = None
     position = _alpha_channel(page)
@@ -174,5 +179,6 @@ def _full_scale(page: Any, values: Pixels, header: Header) -> Pixels:
         return ~values
     if values.dtype.kind == "u":
         top = 2 ** int(page.bitspersample) - 1
-        return (top - values).astype(values.dtype)
+        turned: Pixels = (top - values).astype(values.dtype)
+        return turned
     return values

@@ -36,7 +36,7 @@ def check(
 
     Raises:
         DataError: The folder does not exist, holds no picture, or its ``dataset.yaml`` is wrong.
-    """  # noqa: DOC502
+    """
     return examine(path, config=config, progress=progress, workers=workers)
 
 
@@ -56,7 +56,9 @@ def examination_json(examination: Examination) -> dict[str, Any]:
         "path": str(examination.inventory.root),
         "layout": examination.inventory.layout,
         "pairs": len(examination.pairs),
-        "splits": {split: len([p for p in examination.pairs if p.split == split]) for split in examination.inventory.splits},
+        "splits": {
+            split: len([p for p in examination.pairs if p.split == split]) for split in examination.inventory.splits
+        },
         "classes": [
             {"name": name, "color": list(color), "pixels": int(pixels)}
             for name, color, pixels in zip(examination.classes.names, examination.classes.colors, total, strict=True)
@@ -83,7 +85,9 @@ def examination_lines(examination: Examination, *, width: int = 110) -> list[str
     splits = ", ".join(f"{len(inventory.of(split))} {split}" for split in inventory.splits) or "no split"
     lines = [f"{inventory.root}: {len(inventory.pairs)} pairs ({splits}), read as {inventory.layout}"]
     for finding in examination.findings:
-        lines += textwrap.wrap(f"{finding.severity}: {finding.message} [{finding.code}]", width, subsequent_indent="    ")
+        lines += textwrap.wrap(
+            f"{finding.severity}: {finding.message} [{finding.code}]", width, subsequent_indent="    "
+        )
         lines += [f"    {file}" for file in finding.files[:SHOWN_FILES]]
         if len(finding.files) > SHOWN_FILES:
             lines.append(f"    … and {len(finding.files) - SHOWN_FILES} more")
@@ -94,5 +98,7 @@ def examination_lines(examination: Examination, *, width: int = 110) -> list[str
     for name, count in zip(examination.classes.names, total.tolist(), strict=True):
         lines.append(f"  {name:<{longest}}  {100 * count / pixels:6.2f} %")
     errors = sum(finding.severity == "error" for finding in examination.findings)
-    lines.append("ready to train" if examination.ok else f"{errors} error{'s' if errors > 1 else ''}: training would not start")
+    lines.append(
+        "ready to train" if examination.ok else f"{errors} error{'s' if errors > 1 else ''}: training would not start"
+    )
     return lines
