@@ -3,7 +3,20 @@
 
 from __future__ import annotations
 
-from denseg.layers.conv import ConvBlock
-from denseg.layers.norm import BatchNorm2d, is_single_value
+from denseg.layers.aspp import ASPP
+from denseg.layers.catalog import LAYERS
+from denseg.layers.conv import ConvBlock, init_classifier, init_conv
+from denseg.layers.norm import BatchNorm2d, is_single_value, train_on_single_values
+from denseg.layers.separable_conv import SeparableConv
 
-__all__ = ["BatchNorm2d", "ConvBlock", "is_single_value"]
+__all__ = [
+    "ASPP",
+    "LAYERS",
+    "BatchNorm2d",
+    "ConvBlock",
+    "SeparableConv",
+    "init_classifier",
+    "init_conv",
+    "is_single_value",
+    "train_on_single_values",
+]

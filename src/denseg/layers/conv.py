@@ -16,7 +16,7 @@ from denseg.layers.norm import BatchNorm2d
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["ConvBlock", "init_conv"]
+__all__ = ["ConvBlock", "init_classifier", "init_conv"]
 
 
 class ConvBlock(nn.Module):
@@ -68,3 +68,18 @@ def init_conv(conv: nn.Conv2d | nn.ConvTranspose2d) -> None:
     nn.init.kaiming_normal_(conv.weight, mode="fan_in", nonlinearity="relu")
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
+
+
+def init_classifier(conv: nn.Conv2d) -> nn.Conv2d:
+    """Draw a classifier's weights small, so that training starts near equal scores, as DeepLab's released code does.
+
+    Args:
+        conv: The last convolution, changed in place.
+
+    Returns:
+        The same convolution.
+    """
+    nn.init.trunc_normal_(conv.weight, std=0.01)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return conv

@@ -25,13 +25,13 @@ from torch import nn
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["BatchNorm2d", "is_single_value"]
+__all__ = ["BatchNorm2d", "is_single_value", "train_on_single_values"]
 
 
 class BatchNorm2d(nn.BatchNorm2d):
     """``torch.nn.BatchNorm2d``, except that a single value per channel is normalised by the running statistics."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's own name
+    def forward(self, input: Tensor) -> Tensor:
         """Normalise each channel.
 
         Args:
@@ -43,6 +43,28 @@ class BatchNorm2d(nn.BatchNorm2d):
         if self.training and is_single_value(input):
             return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         return super().forward(input)
+
+
+class _BatchNorm1d(nn.BatchNorm1d):
+    """As ``BatchNorm2d``, for vectors and sequences."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training and is_single_value(input):
+            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(input)
+
+
+def train_on_single_values(network: nn.Module) -> None:
+    """Let torch's batch norms inside a network train on a single value, too.
+
+    Args:
+        network: Changed in place; parameters, buffers and their names stay.
+    """
+    for module in network.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = BatchNorm2d  # the same parameters, another forward
+        elif type(module) is nn.BatchNorm1d:
+            module.__class__ = _BatchNorm1d
 
 
 def is_single_value(x: Tensor) -> bool:

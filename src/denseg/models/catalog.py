@@ -11,8 +11,10 @@ from typing import Any
 
 from denseg.backbones import create_backbone
 from denseg.errors import UnknownNameError, UnsupportedError, UsageError, nearest_name
+from denseg.models.deeplab_v3_plus import DeepLabV3Plus
+from denseg.models.fcn import FCN
 from denseg.models.interface import SegmentationModel
-from denseg.models.unet import UNet
+from denseg.models.unet import PaperUNet, UNet
 from denseg.types import ModelSpec
 
 __all__ = ["MODELS", "ModelEntry", "create_model", "split_parameters"]
@@ -37,7 +39,9 @@ class ModelEntry:
 
 MODELS: Mapping[str, ModelEntry] = MappingProxyType(
     {
-        "unet": ModelEntry(UNet),
+        "deeplab_v3_plus": ModelEntry(DeepLabV3Plus, backbone="resnet50", output_stride=16),
+        "fcn": ModelEntry(FCN, backbone="resnet50", output_stride=8),
+        "unet": ModelEntry(UNet, paper=PaperUNet),
     }
 )
 
@@ -99,7 +103,7 @@ def create_model(
     else:
         output_stride = output_stride or entry.output_stride
         network = create_backbone(backbone, in_channels=in_channels, output_stride=output_stride, pretrained=pretrained)
-        model = model_class(num_classes, backbone=network, in_channels=in_channels, **resolved)
+        model = model_class(num_classes, backbone=network, **resolved)
         arguments |= {"backbone": backbone, "output_stride": output_stride}
     model.spec = ModelSpec(name, arguments | {key: _json(value) for key, value in resolved.items()})
     return model

@@ -18,7 +18,7 @@ and width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import torch
@@ -26,15 +26,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from denseg.backbones import Backbone
-from denseg.errors import UsageError
-from denseg.layers import ConvBlock
+from denseg.errors import ShapeError, UsageError
+from denseg.layers import ConvBlock, init_classifier, init_conv
 from denseg.models.interface import SegmentationModel
-from denseg.ops import resize
+from denseg.ops import center_crop, resize
 from denseg.types import FeatureSpec, Geometry, SegmentationOutput
 
-__all__ = ["NO_GRADIENT", "UNet"]
+__all__ = ["NO_GRADIENT", "PaperUNet", "UNet"]
 
-NO_GRADIENT: MappingProxyType[str, str] = MappingProxyType({})
+NO_GRADIENT: Mapping[str, str] = MappingProxyType({})
 
 _PLAIN_CHANNELS = (64, 128, 256, 512, 1024)  # Figure 1
 _DECODER_CHANNELS = (256, 128, 64, 32, 16)  # at stride 16, 8, 4, 2, 1
@@ -57,7 +57,7 @@ class UNet(SegmentationModel):
         Args:
             num_classes: Classes scored per pixel, K.
             backbone: The contracting path; the paper's five levels of two convolutions if ``None``.
-            in_channels: Image bands.
+            in_channels: Image bands; with a backbone, those of the backbone.
             width: Multiplies all channels of the form without backbone.
             decoder_channels: Channels after each step up, coarsest first; 256 to 16 on a backbone, the encoder's own
                 without.
@@ -69,7 +69,6 @@ class UNet(SegmentationModel):
         if backbone is not None and width != 1.0:
             raise UsageError("width scales the U-Net without backbone; with one, give decoder_channels")
         self.num_classes = num_classes
-        self.in_channels = in_channels
         if backbone is None:
             backbone = PlainEncoder(in_channels, width=width)
             channels = [spec.channels for spec in backbone.specs[-2::-1]]
@@ -83,9 +82,10 @@ class UNet(SegmentationModel):
                     f"got {list(decoder_channels)}"
                 )
             channels = list(decoder_channels)
+        self.in_channels = backbone.in_channels
         self.backbone = backbone
         self.decoder = Decoder(backbone.specs, channels)
-        self.classifier = nn.Conv2d(channels[-1], num_classes, 1)
+        self.classifier = init_classifier(nn.Conv2d(channels[-1], num_classes, 1))
         self.geometry = Geometry(score_stride=1, total_stride=backbone.output_stride)
 
     def forward(self, images: Tensor) -> SegmentationOutput:
@@ -101,6 +101,94 @@ class UNet(SegmentationModel):
         logits = self.classifier(features)  # (B, K, H, W)
         logits = resize(logits, (images.shape[-2], images.shape[-1]))
         return SegmentationOutput(logits, (), logits, features)
+
+
+class PaperUNet(SegmentationModel):
+    """U-Net as printed: valid convolutions, so the scores are 92 pixels smaller than the image on each side."""
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        in_channels: int = 1,
+        width: float = 1.0,
+        released: bool = False,
+        dropout: float = 0.5,
+    ) -> None:
+        """Create both paths.
+
+        Args:
+            num_classes: Classes scored per pixel, K.
+            in_channels: Image bands.
+            width: Multiplies all channels; 1 is the paper's.
+            released: The authors' released net instead of Figure 1: the last up-convolution keeps its channels, a
+                ReLU follows each, and dropout acts on the level before the deepest too.
+            dropout: Probability of dropping a value at the end of the contracting path in training.
+        """
+        super().__init__()
+        self.num_classes = num_classes
+        self.in_channels = in_channels
+        self.released = released
+        self.dropout = dropout
+        channels = [max(1, round(channel * width)) for channel in _PLAIN_CHANNELS]
+        self.contracting = nn.ModuleList(
+            _valid_convs(before, after) for before, after in zip([in_channels, *channels], channels, strict=False)
+        )
+        self.up = nn.ModuleList()
+        self.expanding = nn.ModuleList()
+        before = channels[-1]
+        for after in channels[-2::-1]:
+            grown = before if released and after == channels[0] else after
+            self.up.append(nn.ConvTranspose2d(before, grown, 2, stride=2))
+            self.expanding.append(_valid_convs(grown + after, after))
+            before = after
+        self.classifier = nn.Conv2d(before, num_classes, 1)
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+                init_conv(module)
+        self.geometry = Geometry(margin=92, total_stride=16, size_step=16, size_offset=12, min_size=188)
+
+    def forward(self, images: Tensor) -> SegmentationOutput:
+        """Score every pixel that has its full context inside the image.
+
+        Args:
+            images: ``(B, C, H, W)``, floating point, H and W of the form 16 k + 12, at least 188.
+
+        Returns:
+            ``(B, K, H - 184, W - 184)`` scores; ``heatmap`` is the same tensor.
+
+        Raises:
+            ShapeError: A size that some pool would round.
+        """
+        if any(side < 188 or side % 16 != 12 for side in images.shape[-2:]):
+            raise ShapeError(
+                "the paper's U-Net takes heights and widths 188, 204, 220, … (16 k + 12), got "
+                f"{images.shape[-2]}x{images.shape[-1]}; predict by tiles, or use form='modern', which takes any size"
+            )
+        skips = []
+        x = images
+        for level, convs in enumerate(self.contracting):
+            if level:
+                x = F.max_pool2d(x, 2)  # (B, D, h / 2, w / 2)
+            x = convs(x)  # (B, D, h - 4, w - 4)
+            if level == len(self.contracting) - 1 or (self.released and level == len(self.contracting) - 2):
+                x = F.dropout(x, self.dropout, self.training)
+            skips.append(x)
+        skips.pop()
+        for up, convs in zip(self.up, self.expanding, strict=True):
+            x = up(x)  # (B, D / 2, 2h, 2w)
+            if self.released:
+                x = F.relu(x)
+            skip = center_crop(skips.pop(), (x.shape[-2], x.shape[-1]))
+            x = convs(torch.cat([x, skip], dim=1))
+        logits = self.classifier(x)  # (B, K, H - 184, W - 184)
+        return SegmentationOutput(logits, (), logits, x)
+
+
+def _valid_convs(before: int, after: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(before, after, 3), nn.ReLU(inplace=True), nn.Conv2d(after, after, 3), nn.ReLU(inplace=True)
+    )
 
 
 class PlainEncoder(Backbone):

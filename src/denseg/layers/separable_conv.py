@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Depthwise separable convolution, with holes where asked: one filter per channel, then a mix of channels.
+
+Paper:
+    L.-C. Chen et al., "Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation", ECCV 2018.
+    https://arxiv.org/abs/1802.02611 - Section 3.1, Figure 3.
+    F. Chollet, "Xception: Deep Learning with Depthwise Separable Convolutions", CVPR 2017.
+    https://arxiv.org/abs/1610.02357
+Reference code:
+    https://github.com/tensorflow/models/tree/master/research/deeplab (not copied).
+Departures from the paper:
+    None: batch norm and ReLU follow both convolutions, as in the released heads.
+Cost:
+    1 / C' + 1 / k^2 of the full k x k convolution's multiply-adds.
+
+Shape letters: B batch, C channels in, C' channels out, h and w feature height and width.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from denseg.layers.conv import ConvBlock
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["SeparableConv"]
+
+
+class SeparableConv(nn.Module):
+    """Depthwise k x k convolution and 1x1 convolution, each with batch norm and ReLU."""
+
+    def __init__(
+        self, in_channels: int, *, out_channels: int | None = None, kernel_size: int = 3, dilation: int = 1
+    ) -> None:
+        """Create both convolutions.
+
+        Args:
+            in_channels: Channels of the input, C.
+            out_channels: Channels of the output, C'; C if ``None``.
+            kernel_size: Odd side of the depthwise kernel, k.
+            dilation: Distance between the depthwise kernel's taps.
+        """
+        super().__init__()
+        self.depthwise = ConvBlock(
+            in_channels, in_channels, kernel_size=kernel_size, dilation=dilation, groups=in_channels
+        )
+        self.pointwise = ConvBlock(in_channels, in_channels if out_channels is None else out_channels, kernel_size=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Filter each channel, then mix the channels.
+
+        Args:
+            features: ``(B, C, h, w)``, floating point.
+
+        Returns:
+            ``(B, C', h, w)``.
+        """
+        filtered: Tensor = self.depthwise(features)  # (B, C, h, w)
+        mixed: Tensor = self.pointwise(filtered)  # (B, C', h, w)
+        return mixed
