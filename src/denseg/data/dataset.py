@@ -16,9 +16,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from denseg.data.augment import Augmentation, sample_generator
-from denseg.data.decode import DEFAULT_MAX_PIXELS
-from denseg.data.images import match_bands, read_image
-from denseg.data.masks import read_mask
+from denseg.data.pairs import read_pair
+from denseg.data.stored import DEFAULT_MAX_PIXELS
 from denseg.data.warp import sample_image, sample_labels
 from denseg.errors import DataError, UsageError
 
@@ -86,10 +85,13 @@ class SegmentationDataset(Dataset[Sample]):
             max_pixels: Larger files are refused before they are decoded.
 
         Raises:
-            UsageError: A crop without augmentation, or a map of a name that a sample has already.
+            UsageError: A crop without augmentation, another ignore index than the encoding's, or a map of a name that a
+                sample has already.
         """
         if crop is not None and augmentation is None:
             raise UsageError("a crop needs an augmentation to place it; give Augmentation(scale=(1, 1), flip=0)")
+        if ignore_index != encoding.ignore_index:
+            raise UsageError(f"the masks' encoding gives {encoding.ignore_index} to ignored pixels, got {ignore_index}")
         taken = {"images", "target", "index"} & (maps or {}).keys()
         if taken:
             raise UsageError(f"a map must not be named {sorted(taken)[0]!r}; samples hold that already")
@@ -116,8 +118,7 @@ class SegmentationDataset(Dataset[Sample]):
             ``{"images": (C, h, w) float32, "target": (h, w) int64, "index": int}`` and the extra maps.
 
         Raises:
-            ImageError: A file cannot be read as pixels.
-            DataError: Image and mask differ in size, or a mask holds a value without a class.
+            DataError: A file cannot be read, image and mask differ in size, or a mask holds a value without a class.
         """
         epoch, index = key if isinstance(key, tuple) else (0, key)
         image, labels = self.read(index)
@@ -129,8 +130,7 @@ class SegmentationDataset(Dataset[Sample]):
         outside = grid.outside(*labels.shape)
         warped = {name: sample_image(values, grid) for name, values in maps.items()}
         if outside is not None:
-            for values in warped.values():
-                values[outside] = 0.0
+            warped = {name: np.where(outside, np.float32(0), values) for name, values in warped.items()}
         images = self.normalization.apply(sample_image(image, grid), outside=outside)
         return self._sample(index, images, sample_labels(labels, grid, fill=self.ignore_index), warped)
 
@@ -144,21 +144,9 @@ class SegmentationDataset(Dataset[Sample]):
             Image ``(H, W, C)`` and labels ``(H, W)``.
 
         Raises:
-            ImageError: A file cannot be read as pixels.
-            DataError: Image and mask differ in size, or a mask holds a value without a class.
+            DataError: A file cannot be read, image and mask differ in size, or a mask holds a value without a class.
         """
-        pair = self.pairs[index]
-        image = read_image(pair.image, page=pair.image_page, max_pixels=self.max_pixels)
-        image = match_bands(image, self.normalization.bands, pair.image)
-        raw = read_mask(pair.mask, page=pair.mask_page, max_pixels=self.max_pixels)
-        labels = self.encoding.decode(raw, pair.mask)
-        if image.shape[:2] != labels.shape:
-            raise DataError(
-                f"image and mask must have one size: {pair.image} is {image.shape[0]}x{image.shape[1]}, "
-                f"{pair.mask} is {labels.shape[0]}x{labels.shape[1]}; run `denseg check` to list all such pairs",
-                path=pair.mask,
-            )
-        return image, labels
+        return read_pair(self.pairs[index], self.encoding, bands=self.normalization.bands, max_pixels=self.max_pixels)
 
     def _sample(
         self, index: int, images: NDArray[np.float32], labels: NDArray[Any], maps: Mapping[str, NDArray[np.float32]]

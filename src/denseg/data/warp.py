@@ -6,7 +6,7 @@ Coordinates measure from the image's top left corner in pixels: pixel ``(row, co
 pixel, where in the source it lies; its steps (crop, scale, flip, …) are composed before anything is sampled. Images
 and per-pixel maps are interpolated bilinearly, masks take the pixel that the position falls into, and a position
 outside the source is outside for all of them alike. A step that treats rows and columns apart keeps the grid apart
-(``(h, 1)`` and ``(1, w)``), which is sampled row by row and column by column; a step that mixes them gives a full grid.
+(``(h, 1)`` and ``(1, w)``); a step that mixes them gives a full grid. Crops and flips copy pixels exactly.
 
 Shape letters: H and W source height and width, h and w output height and width, C bands.
 """
@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from denseg.errors import ShapeError
@@ -25,7 +27,6 @@ __all__ = ["Crop", "Flip", "Grid", "Scale", "Step", "Warp", "sample_image", "sam
 
 Positions = NDArray[np.float64]
 Index = NDArray[np.int64]
-Weight = NDArray[np.float32]
 
 
 class Grid(NamedTuple):
@@ -187,64 +188,42 @@ def sample_labels(labels: NDArray[Any], grid: Grid, *, fill: int) -> NDArray[Any
     return np.ascontiguousarray(result)
 
 
-def sample_image(image: NDArray[Any], grid: Grid) -> NDArray[np.float32]:
+def sample_image(image: NDArray[Any], grid: Grid) -> NDArray[Any]:
     """Interpolate bilinearly; positions beyond the outermost pixel centres take the outermost pixels.
 
     Args:
         image: ``(H, W, C)`` or ``(H, W)``, any dtype; not changed.
-        grid: The positions. Where they are pixel centres, the result is the pixels themselves.
+        grid: The positions.
 
     Returns:
-        ``(h, w, C)`` or ``(h, w)`` float32. What lies outside the source repeats its edge; ``Grid.outside`` marks it.
+        ``(h, w, C)`` or ``(h, w)`` float32, with the bands first in memory. Where all positions are pixel centres (a
+        crop, a flip), the pixels themselves in their own dtype, as a view of ``image`` where that is possible. What
+        lies outside the source repeats its edge; ``Grid.outside`` marks it.
     """
     height, width = image.shape[:2]
     if grid.separable:
-        return _sample_apart(image, _neighbours(grid.rows[:, 0], height), _neighbours(grid.columns[0], width))
-    return _sample_full(image, _neighbours(grid.rows, height), _neighbours(grid.columns, width))
+        rows, columns = np.floor(grid.rows[:, 0]), np.floor(grid.columns[0])
+        if bool((grid.rows[:, 0] - rows == 0.5).all() and (grid.columns[0] - columns == 0.5).all()):
+            across = _take(image, _clamp(rows.astype(np.int64), height), axis=0)
+            return _take(across, _clamp(columns.astype(np.int64), width), axis=1)
+    top, bottom = _reach(grid.rows, height)
+    left, right = _reach(grid.columns, width)
+    part = image[top:bottom, left:right]
+    planes = part[None] if image.ndim == 2 else part.transpose(2, 0, 1)  # (C, H', W')
+    source = torch.from_numpy(planes.astype(np.float32, order="C"))
+    positions = np.empty((*np.broadcast_shapes(grid.rows.shape, grid.columns.shape), 2), dtype=np.float32)
+    positions[..., 0] = (grid.columns - left) * (2 / (right - left)) - 1  # grid_sample: -1..1 from edge to edge
+    positions[..., 1] = (grid.rows - top) * (2 / (bottom - top)) - 1
+    result = F.grid_sample(
+        source[None], torch.from_numpy(positions)[None], mode="bilinear", padding_mode="border", align_corners=False
+    )[0].numpy()  # (C, h, w)
+    return result[0] if image.ndim == 2 else result.transpose(1, 2, 0)
 
 
-def _neighbours(positions: Positions, size: int) -> tuple[Index, Index, Weight]:
-    """Give the two neighbouring pixels of each position, and the weight of the second; the same pixel where it is 0."""
-    shifted = np.clip(positions - 0.5, 0, size - 1)
-    first = shifted.astype(np.int64)
-    weight = (shifted - first).astype(np.float32)
-    return first, first + (weight > 0), weight
-
-
-def _sample_apart(
-    image: NDArray[Any], rows: tuple[Index, Index, Weight], columns: tuple[Index, Index, Weight]
-) -> NDArray[np.float32]:
-    """Interpolate rows, then columns, reading only the part of the source that is needed."""
-    result: NDArray[Any] = image
-    for axis, (first, second, weight) in ((1, columns), (0, rows)):
-        lowest = int(first.min())
-        result = result[(slice(None),) * axis + (slice(lowest, int(second.max()) + 1),)]
-        low = _take(result, first - lowest, axis=axis)
-        if weight.any():
-            low = low.astype(np.float32)
-            high = _take(result, second - lowest, axis=axis).astype(np.float32)
-            high -= low
-            high *= weight.reshape((-1,) + (1,) * (image.ndim - axis - 1))
-            low += high
-        result = low
-    return np.ascontiguousarray(result, dtype=np.float32)
-
-
-def _sample_full(
-    image: NDArray[Any], rows: tuple[Index, Index, Weight], columns: tuple[Index, Index, Weight]
-) -> NDArray[np.float32]:
-    """Interpolate where each output pixel has its own row and column."""
-    bands = (1,) * (image.ndim - 2)
-    row_weight = np.broadcast_to(rows[2], np.broadcast_shapes(rows[2].shape, columns[2].shape))
-    row_weight = row_weight.reshape(row_weight.shape + bands)
-    column_weight = columns[2].reshape(columns[2].shape + bands)
-    lines = []
-    for row in rows[:2]:
-        low = image[row, columns[0]].astype(np.float32)
-        high = image[row, columns[1]].astype(np.float32)
-        lines.append(low + (high - low) * column_weight)
-    result = lines[0] + (lines[1] - lines[0]) * row_weight
-    return np.ascontiguousarray(result, dtype=np.float32)
+def _reach(positions: Positions, size: int) -> tuple[int, int]:
+    """Give the range of pixels that interpolation at these positions reads."""
+    first = min(max(int(np.floor(positions.min() - 0.5)), 0), size - 1)
+    return first, min(max(int(np.floor(positions.max() - 0.5)) + 2, first + 1), size)
 
 
 def _take(values: NDArray[Any], index: Index, *, axis: int) -> NDArray[Any]:
