@@ -163,7 +163,7 @@ def line_chart(
         return None
     every = [value for _, values in kept for value in values if value is not None]
     every += [mark[2] for mark in marks if mark[2] is not None] + [limit for limit in limits if limit is not None]
-    y = _axis("", min(every), max(every), 5)
+    y = _axis("", min(every), max(every), 6)
     x = _whole_axis(x_title, xs[0], xs[-1])
     lines = tuple(_line(name, "abc"[index % 3], xs, values, x, y, write) for index, (name, values) in enumerate(kept))
     return Chart(

@@ -102,6 +102,11 @@ class Confusion:
     rows: tuple[tuple[Cell, ...], ...]
     left_out: int
 
+    @property
+    def cell(self) -> float:
+        """Side of a cell in rem: few classes leave room for large ones."""
+        return 3.25 if len(self.names) <= 8 else 2.625 if len(self.names) <= 14 else 2.125
+
 
 def class_rows(evaluation: Mapping[str, Any], history: History) -> tuple[ClassRow, ...]:
     """Describe each class of an evaluation.

@@ -10,11 +10,31 @@ from typing import Any
 
 from denseg.config import RunConfig
 from denseg.report.history import History, read_history
+from denseg.report.pixels import distinct
 from denseg.runs import RunFolder
 from denseg.types import ClassTable
 
 __all__ = ["RunFacts", "read_facts"]
 
+_MODEL_NAMES = {  # as their papers write them; any other name is shown as it is
+    "fcn": "FCN",
+    "fcn32s": "FCN-32s",
+    "fcn16s": "FCN-16s",
+    "fcn8s": "FCN-8s",
+    "unet": "U-Net",
+    "deconvnet": "DeconvNet",
+    "deeplab_v1": "DeepLab v1",
+    "deeplab_v2": "DeepLab v2",
+    "deeplab_v3": "DeepLab v3",
+    "deeplab_v3_plus": "DeepLab v3+",
+    "parsenet": "ParseNet",
+    "pspnet": "PSPNet",
+    "danet": "DANet",
+    "ccnet": "CCNet",
+    "emanet": "EMANet",
+    "acnet": "ACNet",
+    "hdnet": "HDNet",
+}
 _HEADLINE_ORDER = ("test", "val")  # test images decided nothing during training, so their score comes first
 
 
@@ -58,7 +78,8 @@ class RunFacts:
     def model(self) -> str:
         """Model and backbone in words."""
         model = self.config.model
-        return f"{model.name} with {model.backbone}" if model.backbone else model.name
+        name = _MODEL_NAMES.get(model.name, model.name)
+        return f"{name} with {model.backbone}" if model.backbone else name
 
 
 def read_facts(run: RunFolder) -> RunFacts:
@@ -81,5 +102,22 @@ def read_facts(run: RunFolder) -> RunFacts:
         history=read_history(run.metrics()),
         environment=run.environment(),
         check=run.check(),
-        evaluations={split: run.evaluation(split) for split in ordered},
+        evaluations={split: _settled(run.evaluation(split)) for split in ordered},
     )
+
+
+def _settled(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill in what may be missing, drop an interval without ends, and give the classes colours that differ."""
+    interval = evaluation.get("interval")
+    colors = distinct([entry["color"] for entry in evaluation["classes"]])
+    return {
+        "baseline_miou": None,
+        "ignored_pixels": None,
+        "per_image": [],
+        "warnings": [],
+        **evaluation,
+        "interval": interval if interval and None not in interval else None,
+        "classes": [
+            {**entry, "color": list(color)} for entry, color in zip(evaluation["classes"], colors, strict=True)
+        ],
+    }

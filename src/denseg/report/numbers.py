@@ -31,18 +31,18 @@ def share(value: float | None) -> str:
         value: The part, 0..1, or ``None``.
 
     Returns:
-        For example ``34 %``, ``3.4 %`` or ``< 0.1 %``; a part that is almost all is never rounded up to 100 %.
+        For example ``34%``, ``3.4%`` or ``< 0.1%``; a part that is almost all is never rounded up to 100%.
     """
     if value is None or not math.isfinite(value):
         return ABSENT
     percent = 100 * value
     if percent == 0 or percent == 100:
-        return f"{percent:.0f} %"
+        return f"{percent:.0f}%"
     if percent < 0.1:
-        return "< 0.1 %"
+        return "< 0.1%"
     if percent > 99.9:
-        return "> 99.9 %"
-    return f"{percent:.1f} %" if percent < 10 or percent > 90 else f"{percent:.0f} %"
+        return "> 99.9%"
+    return f"{percent:.1f}%" if percent < 10 or percent > 99 else f"{percent:.0f}%"
 
 
 def count(value: float) -> str:

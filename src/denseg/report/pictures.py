@@ -120,7 +120,7 @@ def take_shots(facts: RunFacts, colors: Sequence[Color]) -> tuple[ShotGroup, ...
         return ()
     encoding = _encoding(facts)
     groups = []
-    for key, title, entries in choose(value.get("per_image", ())):
+    for key, title, entries in choose(value["per_image"]):
         there = [found for entry in entries if (found := _load(facts, value["split"], entry, encoding)) is not None]
         if there:
             groups.append((key, title, there))

@@ -15,10 +15,9 @@ from denseg.report.charts import strip
 from denseg.report.classes import class_rows, confusion_table, mistakes
 from denseg.report.facts import RunFacts, read_facts
 from denseg.report.history import history_charts
-from denseg.report.numbers import count, duration, plural, score
+from denseg.report.numbers import count, plural, score
 from denseg.report.page import render
 from denseg.report.pictures import take_shots
-from denseg.report.pixels import distinct
 from denseg.report.words import notes, pixel_words, summary
 from denseg.runs import RunFolder
 
@@ -54,7 +53,7 @@ def render_report(facts: RunFacts) -> str:
     Returns:
         HTML that loads nothing.
     """
-    value = _evaluation(facts)
+    value = facts.headline
     charts = history_charts(facts.history, baseline=value["baseline_miou"] if value else None)
     shown: dict[str, Any] = {"value": value, "rows": (), "groups": (), "mistakes": (), "pixels": ""}
     if value is not None:
@@ -71,6 +70,7 @@ def render_report(facts: RunFacts) -> str:
         facts=facts,
         data_name=_data_name(facts),
         meta=_meta(facts),
+        status=_status(facts),
         summary=summary(facts, shown["rows"], shown["mistakes"]),
         notes=notes(facts, shown["rows"]),
         splits=tuple(facts.evaluations.values()),
@@ -88,21 +88,11 @@ def render_report(facts: RunFacts) -> str:
     )
 
 
-def _evaluation(facts: RunFacts) -> dict[str, Any] | None:
-    """The headline evaluation with colours that can be told apart."""
-    if facts.headline is None:
-        return None
-    classes = facts.headline["classes"]
-    colors = distinct([entry["color"] for entry in classes])
-    tinted = [{**entry, "color": list(color)} for entry, color in zip(classes, colors, strict=True)]
-    return {"interval": None, "baseline_miou": None, **facts.headline, "classes": tinted}
-
-
 def _results(facts: RunFacts, value: Mapping[str, Any]) -> dict[str, Any]:
     rows = class_rows(value, facts.history)
     matrix = confusion_table(value)
     ious = {row.name: row.iou for row in rows}
-    scores = [entry["miou"] for entry in value.get("per_image", ()) if entry["miou"] is not None]
+    scores = [entry["miou"] for entry in value["per_image"] if entry["miou"] is not None]
     spread = strip(scores) if len(scores) >= 8 else None
     return {
         "rows": rows,
@@ -113,12 +103,12 @@ def _results(facts: RunFacts, value: Mapping[str, Any]) -> dict[str, Any]:
             "counts": [[cell.pixels for cell in row] for row in matrix.rows],
             "iou": [ious.get(name) for name in matrix.names],
         },
-        "mistakes": mistakes(value),
+        "mistakes": mistakes(value, most=6 if len(rows) <= 8 else 8),
         "groups": take_shots(facts, [tuple(entry["color"]) for entry in value["classes"]]),
         "class_colors": [(entry["name"], entry["color"]) for entry in value["classes"]],
         "legend": [(row.name, row.color) for row in rows],
         "spread": spread,
-        "spread_title": f"How the {len(scores)} images spread",
+        "spread_title": f"mIoU of the {len(scores)} images",
         "spread_words": f"mIoU of single images: from {score(min(scores))} to {score(max(scores))}, "
         f"median {spread.median_label}."
         if spread
@@ -133,13 +123,14 @@ def _data_name(facts: RunFacts) -> str:
 
 def _meta(facts: RunFacts) -> tuple[str, ...]:
     when = str(facts.environment.get("started") or facts.record.get("created") or "")
-    texts = [f"run {facts.name}", _day(when), str(facts.record.get("status", ""))]
-    seconds = facts.history.total("seconds")
-    if seconds:
-        texts.append(f"{duration(seconds)} of training")
-    if facts.environment.get("device"):
-        texts.append(f"on {facts.environment['device']}")
-    return tuple(filter(None, texts))
+    return tuple(filter(None, (f"Run {facts.name}", _day(when))))
+
+
+def _status(facts: RunFacts) -> tuple[str, str]:
+    """How far the run got, and the tone that goes with it."""
+    status = str(facts.record.get("status") or "starting")
+    tones = {"finished": "good", "failed": "error", "interrupted": "warning"}
+    return tones.get(status, "info"), status
 
 
 def _day(stamp: str) -> str:
@@ -175,7 +166,7 @@ def _data_facts(facts: RunFacts, value: Mapping[str, Any] | None) -> list[tuple[
     if value is not None:
         labelled = sum(entry["pixels"] for entry in value["classes"])
         result.append((f"pixels scored, {value['split']}", count(labelled)))
-        if value.get("ignored_pixels") is not None:
+        if value["ignored_pixels"] is not None:
             result.append((f"pixels ignored, {value['split']}", count(value["ignored_pixels"])))
     return result
 
@@ -216,6 +207,8 @@ def _environment(facts: RunFacts) -> list[tuple[str, str]]:
     result = []
     for key, title in titles.items():
         value = values.get(key)
+        if key == "commit":
+            value = str(value or "")[:12]
         if value not in (None, ""):
             result.append((title, f"{value / 2**30:.1f} GiB" if key == "memory_bytes" else str(value)))
     packages = values.get("packages") or {}

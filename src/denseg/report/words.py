@@ -57,7 +57,7 @@ def notes(facts: RunFacts, rows: tuple[ClassRow, ...]) -> tuple[Note, ...]:
     """
     found = [*_status_notes(facts), *_score_notes(facts), *_class_notes(rows), *_training_notes(facts.history)]
     if facts.headline is not None:
-        found += [Note("warning", "From the evaluation", text) for text in facts.headline.get("warnings", ())]
+        found += [Note("warning", "About the evaluation", _sentence(text)) for text in facts.headline["warnings"]]
     order: tuple[Level, ...] = ("error", "warning", "info", "good")
     return tuple(sorted(found, key=lambda note: order.index(note.level)))
 
@@ -66,10 +66,10 @@ def _training(facts: RunFacts) -> str:
     trained = facts.images.get("train", 0)
     seconds = facts.history.total("seconds")
     length = f" for {plural(len(facts.history), 'epoch')}" if len(facts.history) else ""
-    time = f" in {duration(seconds)}" if seconds else ""
-    device = facts.environment.get("device")
-    where = f" on {device}" if device else ""
-    return f"{facts.model} learned from {plural(trained, 'image')}{length}{time}{where}."
+    time = f", which took {duration(seconds)}" if seconds else ""
+    device = device_words(str(facts.environment.get("device") or ""))
+    where = f" on {device}" if device and time else ""
+    return f"{facts.model} was trained on {plural(trained, 'image')}{length}{time}{where}."
 
 
 def _result(facts: RunFacts) -> str:
@@ -82,10 +82,10 @@ def _result(facts: RunFacts) -> str:
         f"labels {share(value['pixel_accuracy'])} of the pixels correctly. Averaged over the classes, predicted and "
         f"true regions overlap by mIoU {score(value['miou'])}"
     )
-    interval = value.get("interval")
+    interval = value["interval"]
     if interval:
-        text += f" (95 % interval {score(interval[0])} to {score(interval[1])})"
-    baseline = value.get("baseline_miou")
+        text += f" (95% interval {score(interval[0])} to {score(interval[1])})"
+    baseline = value["baseline_miou"]
     return text + (
         f"; always answering the most frequent class would reach {score(baseline)}." if baseline is not None else "."
     )
@@ -125,8 +125,8 @@ def _score_notes(facts: RunFacts) -> Iterator[Note]:
     value = facts.headline
     if value is None:
         return
-    miou, baseline, interval = value["miou"], value.get("baseline_miou"), value.get("interval")
-    if miou is not None and baseline is not None and interval and interval[0] <= baseline:
+    miou, baseline, interval = value["miou"], value["baseline_miou"], value["interval"]
+    if miou is not None and baseline is not None and interval and interval[0] <= baseline < miou:
         yield Note(
             "error",
             "Not clearly better than guessing",
@@ -147,7 +147,7 @@ def _score_notes(facts: RunFacts) -> Iterator[Note]:
         )
     if value["split"] == "train":
         yield Note("warning", "Scored on training images", "The model has seen these images; expect less on others.")
-    ignored = value.get("ignored_pixels") or 0
+    ignored = value["ignored_pixels"] or 0
     labelled = sum(entry["pixels"] for entry in value["classes"])
     if ignored > 0.2 * (ignored + labelled):
         part = share(ignored / (ignored + labelled))
@@ -155,13 +155,6 @@ def _score_notes(facts: RunFacts) -> Iterator[Note]:
 
 
 def _class_notes(rows: tuple[ClassRow, ...]) -> Iterator[Note]:
-    absent = [row.name for row in rows if row.pixels == 0]
-    if absent:
-        yield Note(
-            "warning",
-            f"{plural(len(absent), 'class', 'classes')} without a pixel in the evaluated images",
-            f"{_listed(absent)}: nothing can be said about {'it' if len(absent) == 1 else 'them'}.",
-        )
     never = [row.name for row in rows if row.pixels and row.recall == 0]
     if never:
         yield Note(
@@ -217,7 +210,14 @@ def _listed(names: list[str], most: int = 6) -> str:
 
 def _sentence(text: str) -> str:
     text = text.strip()
+    text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def device_words(device: str) -> str:
+    """Name a device as a person would: ``cpu`` is a CPU, ``cuda:0`` a GPU."""
+    kinds = {"cpu": "a CPU", "cuda": "a GPU", "mps": "an Apple GPU"}
+    return kinds.get(device.partition(":")[0], device)
 
 
 def pixel_words(mapping: Mapping[str, Any]) -> str:

@@ -43,9 +43,9 @@ document.addEventListener("DOMContentLoaded", () => {
 
     const words = (truth, called) => {
       const pixels = counts[truth][called].toLocaleString("en");
-      const ofTruth = rowSums[truth] ? `, ${percent((100 * counts[truth][called]) / rowSums[truth])} % of all true ${names[truth]}` : "";
+      const ofTruth = rowSums[truth] ? `, ${percent((100 * counts[truth][called]) / rowSums[truth])}% of all true ${names[truth]}` : "";
       const ofCalled = columnSums[called]
-        ? `, ${percent((100 * counts[truth][called]) / columnSums[called])} % of all predicted ${names[called]}`
+        ? `, ${percent((100 * counts[truth][called]) / columnSums[called])}% of all predicted ${names[called]}`
         : "";
       const what = truth === called ? `${names[truth]} found` : `${names[truth]} taken for ${names[called]}`;
       return `${what}: ${pixels} pixels${ofTruth}${ofCalled}.`;
