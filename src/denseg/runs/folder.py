@@ -271,6 +271,11 @@ class RunFolder:
         return self._file("checkpoints/best.safetensors")
 
     @property
+    def failed_batch_path(self) -> Path:
+        """The batch that made the loss NaN or infinite, kept for a look."""
+        return self._file("checkpoints/failed_batch.safetensors")
+
+    @property
     def has_checkpoint(self) -> bool:
         """Whether there is anything to resume from or to predict with."""
         return any(

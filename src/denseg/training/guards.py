@@ -36,21 +36,24 @@ class StepFacts:
 
 
 class NotFiniteError(TrainingError):
-    """The loss of a step is NaN or infinite.
+    """The loss of a step, or its gradient, is NaN or infinite.
 
     Attributes:
-        value: The loss.
+        value: What it is.
         facts: The step.
+        what: ``loss`` or ``gradient``.
     """
 
-    def __init__(self, value: float, facts: StepFacts) -> None:
+    def __init__(self, value: float, facts: StepFacts, what: str = "loss") -> None:
         """Keep the facts; the loop turns them into advice.
 
         Args:
-            value: The loss.
+            value: What it is.
             facts: The step.
+            what: ``loss`` or ``gradient``.
         """
-        super().__init__(f"the loss became {value} at step {facts.step}")
+        super().__init__(f"the {what} became {value} at step {facts.step}")
+        self.what = what
         self.value = value
         self.facts = facts
 

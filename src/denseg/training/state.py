@@ -4,8 +4,9 @@
 ``checkpoints/state.safetensors`` holds the tensors ``model/…``, ``optimizer/…`` and ``loss/…`` and, as JSON, the
 :class:`Position`. No random state is stored, because none lives longer than a step: samples draw from (seed, epoch,
 index), network layers from (seed, stage, step, micro-batch). The state before it stays as
-``state.previous.safetensors``, so that damage found at the next start costs one save, not the run. ``last`` and ``best`` are made from the state that was
-written just before them, and made again on resume where the process died in between.
+``state.previous.safetensors``, so that damage found at the next start costs one save, not the run. ``last`` and
+``best`` are made from the state that was written just before them, and made again on resume where the process died in
+between.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ class Position:
     Attributes:
         stage: Index of the stage that runs.
         step: Optimiser steps done in the stage.
+        all_steps: Optimiser steps done over the whole run.
+        stage_epoch: Epochs done in the stage.
         epoch: Epochs done over the whole run; the epoch under way has this number.
         epoch_step: Optimiser steps done in the epoch under way.
         epoch_images: Images seen in the epoch under way.
@@ -56,6 +59,8 @@ class Position:
 
     stage: int = 0
     step: int = 0
+    all_steps: int = 0
+    stage_epoch: int = 0
     epoch: int = 0
     epoch_step: int = 0
     epoch_images: int = 0
@@ -82,13 +87,14 @@ class Position:
     def begin_epoch(self) -> None:
         """Count the epoch under way as done and start the next."""
         self.epoch += 1
+        self.stage_epoch += 1
         self.epoch_step = self.epoch_images = 0
         self.epoch_loss = self.epoch_seconds = 0.0
 
     def begin_stage(self) -> None:
         """Go on to the next stage."""
         self.stage += 1
-        self.step = self.stale = 0
+        self.step = self.stage_epoch = self.stale = 0
         self.scaler = {}
 
 

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one stage trains with: the network on its device, optimiser, loss and loaders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed
+from torch import Tensor
+
+from denseg.losses import CompositeLoss
+from denseg.models import split_parameters
+from denseg.training.optimizer import create_optimizer, freeze_parts, load_optimizer_tensors
+from denseg.training.setup import (
+    create_stage_model,
+    crop_size,
+    plan_stage,
+    stage_train,
+    train_loader,
+    validation_loader,
+)
+from denseg.training.state import LoadedState, load_model_tensors, take
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from lightning_fabric import Fabric
+
+    from denseg.config import RunConfig
+    from denseg.data.loader import Batch
+    from denseg.models import SegmentationModel
+    from denseg.training.setup import TrainingData
+
+__all__ = ["Stage"]
+
+
+class Stage:
+    """Everything of one stage that does not move with the steps.
+
+    Attributes:
+        fabric: Device, processes and precision.
+        seed: Of the run.
+        train: The stage's configuration.
+        model: The network, on the device.
+        module: The same behind fabric: precision and gradient exchange.
+        optimizer: Torch's optimiser.
+        stepper: The same behind fabric.
+        loss: The composite loss, on the device.
+        loader: Training batches.
+        val_loader: Whole validation images.
+        plan: How long the stage is.
+        crop: ``(height, width)`` of training samples.
+        frozen: Names of parameters that do not learn.
+        memory_format: Of weights and images.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        data: TrainingData,
+        fabric: Fabric,
+        *,
+        index: int,
+        weights: tuple[Mapping[str, Tensor], Path] | None = None,
+        initialize: Callable[[SegmentationModel], object] | None = None,
+    ) -> None:
+        """Build the stage; the loaders' workers start with the first batch.
+
+        Args:
+            config: The run's configuration.
+            data: The data set.
+            fabric: Device, processes and precision.
+            index: Of the stage.
+            weights: The network's weights and where they came from; ``None`` for fresh ones.
+            initialize: Gives a fresh network other weights.
+        """
+        self.fabric = fabric
+        self.seed = config.seed
+        self.train = stage_train(config, index)
+        model = create_stage_model(
+            config,
+            index,
+            num_classes=len(data.classes),
+            bands=data.normalization.bands,
+            pretrained=config.model.pretrained and weights is None,
+        )
+        if weights is not None:
+            load_model_tensors(model, *weights)
+        elif initialize is not None:
+            initialize(model)
+        self.memory_format = torch.channels_last if self.train.channels_last else torch.contiguous_format
+        self.model = model.to(device=fabric.device, memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.crop = crop_size(self.train, model)
+        self.loader = train_loader(data, self.train, self.crop, seed=config.seed, fabric=fabric)
+        self.val_loader = validation_loader(data, self.train, fabric=fabric)
+        self.plan = plan_stage(config, index, len(self.loader))
+        parts = split_parameters(model)
+        self.frozen = freeze_parts(model, self.train, self.plan.freeze, parts)
+        self.optimizer = create_optimizer(model, self.train, parts)
+        self.loss = CompositeLoss(
+            self.train.loss,
+            num_classes=len(data.classes),
+            ignore_index=data.classes.ignore_index,
+            aux_weight=self.train.aux_weight,
+            loss_at=self.train.loss_at,
+        ).to(fabric.device)
+        self.module, self.stepper = fabric.setup(model, self.optimizer)
+        if fabric.world_size > 1:
+            # The loss is divided by the labelled pixels of all processes, so gradients are summed, not averaged.
+            self.module._forward_module.register_comm_hook(None, _sum_gradients)
+
+    def restore(self, state: LoadedState) -> None:
+        """Take optimiser, loss tables and scaler from a state of this stage; its weights are in the model already.
+
+        Args:
+            state: What was read back.
+        """
+        load_optimizer_tensors(self.optimizer, take(state.tensors, "optimizer"))
+        if state.position.step:  # at its first step a stage has its own, fresh tables
+            self.loss.load_state_dict(take(state.tensors, "loss"))
+        if state.position.scaler:
+            self.fabric._precision.load_state_dict(state.position.scaler)
+
+    def to_device(self, batch: Batch, *, images: bool = True) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Move a batch to the device; what is there already is not copied.
+
+        Args:
+            batch: What the loader gave.
+            images: Whether the images are wanted; else an empty tensor stands for them.
+
+        Returns:
+            Images ``(B, C, h, w)``, target ``(B, h, w)`` and the further maps by name.
+        """
+        device = self.fabric.device
+        pictures = (
+            batch["images"].to(device=device, memory_format=self.memory_format, non_blocking=True)
+            if images
+            else torch.empty(0)
+        )
+        maps = {
+            name: values.to(device, non_blocking=True)
+            for name, values in batch.items()
+            if name not in {"images", "target", "index"}
+        }
+        return pictures, batch["target"].to(device, non_blocking=True), maps
+
+    def close(self) -> None:
+        """End the loaders' workers."""
+        self.loader.close()
+        self.val_loader.close()
+
+
+def _sum_gradients(state: object, bucket: Any) -> torch.futures.Future[Tensor]:
+    """Communication hook of DDP: the sum over processes, where torch's own divides by their number."""
+    work = torch.distributed.all_reduce(bucket.buffer(), async_op=True)
+    future: torch.futures.Future[Tensor] = work.get_future().then(lambda done: done.value()[0])
+    return future

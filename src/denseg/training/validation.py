@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One pass over a split in evaluation mode.
+
+Shape letters: B batch, K classes, C bands, H and W image height and width, h and w of what a model with a margin gives.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from denseg.inference.canvas import run_on_canvas
+from denseg.metrics import scores_from_counts
+from denseg.ops import center_crop, confusion_counts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from denseg.losses import CompositeLoss
+    from denseg.metrics import Scores
+    from denseg.types import Geometry
+
+__all__ = ["Validation", "crop_target", "validate"]
+
+
+@dataclass
+class Validation:
+    """What one pass over a split counted.
+
+    Attributes:
+        counts: ``(K, K)`` int64, rows are the truth.
+        loss_sums: Per loss, its sum over labelled pixels.
+        loss_masses: Per loss, what that sum divides by.
+    """
+
+    counts: Tensor
+    loss_sums: Tensor
+    loss_masses: Tensor
+
+    def scores(self) -> Scores:
+        """Compute all scores."""
+        return scores_from_counts(self.counts.cpu().numpy())
+
+    def loss(self, weights: Sequence[float]) -> float | None:
+        """Give the weighted sum of the mean losses; ``None`` where no pixel is labelled."""
+        masses, sums = self.loss_masses.tolist(), self.loss_sums.tolist()
+        if not any(mass > 0 for mass in masses):
+            return None
+        value = sum(w * s / m for w, s, m in zip(weights, sums, masses, strict=True) if m > 0)
+        return float(value) if math.isfinite(value) else None
+
+
+@torch.no_grad()
+def validate(
+    model: nn.Module,
+    batches: Iterable[Mapping[str, Tensor]],
+    *,
+    loss: CompositeLoss,
+    geometry: Geometry,
+    device: torch.device,
+    memory_format: torch.memory_format = torch.contiguous_format,
+    on_batch: Callable[[int], None] | None = None,
+) -> Validation:
+    """Count a split in evaluation mode; the caller puts the model back into training mode.
+
+    Args:
+        model: The network; batches move to ``device``.
+        batches: What an evaluation loader gives.
+        loss: The training loss, without its auxiliary part.
+        geometry: The model's.
+        device: Where to compute.
+        memory_format: Of the images.
+        on_batch: Called after each batch with the number of its images; may raise to stop.
+
+    Returns:
+        The counts.
+    """
+    model.eval()
+    classes, members = loss.num_classes, len(loss.members)
+    counts = torch.zeros((classes, classes), dtype=torch.int64, device=device)
+    sums = torch.zeros(members, dtype=torch.float64, device=device)
+    masses = torch.zeros(members, dtype=torch.float64, device=device)
+    for batch in batches:
+        images = batch["images"].to(device, memory_format=memory_format, non_blocking=True)
+        target = batch["target"].to(device, non_blocking=True)
+        output = run_on_canvas(model, images, geometry)
+        counts += confusion_counts(output.logits.argmax(dim=1), target, classes, loss.ignore_index)
+        if loss.loss_at == "input":
+            maps = {name: batch[name].to(device) for name in batch if name not in {"images", "target", "index"}}
+            parts = loss(output._replace(aux_logits=()), target, **maps).parts
+            mass = loss.mass(target, size=None, **maps).double()
+            sums += torch.stack([parts[name] for name in loss.members]).double() * mass
+            masses += mass
+        if on_batch is not None:
+            on_batch(len(target))
+    return Validation(counts, sums, masses)
+
+
+def crop_target(values: Tensor, logits: Tensor) -> Tensor:
+    """Cut labels, or another per-pixel map, to what a model with a margin scores.
+
+    Args:
+        values: ``(B, H, W)``.
+        logits: ``(B, K, h, w)``, not larger.
+
+    Returns:
+        ``(B, h, w)``, a view.
+    """
+    size = (logits.shape[-2], logits.shape[-1])
+    return values if values.shape[-2:] == size else center_crop(values, size)
