@@ -29,7 +29,7 @@ from denseg.backbones import Backbone
 from denseg.errors import ShapeError, UsageError
 from denseg.layers import ConvBlock, init_classifier, init_conv
 from denseg.models.interface import SegmentationModel
-from denseg.ops import center_crop, resize
+from denseg.ops import center_crop
 from denseg.types import FeatureSpec, Geometry, SegmentationOutput
 
 __all__ = ["NO_GRADIENT", "PaperUNet", "UNet"]
@@ -97,9 +97,9 @@ class UNet(SegmentationModel):
         Returns:
             Scores of the image's size; ``heatmap`` is the same tensor.
         """
-        features = self.decoder(self.backbone(images))  # (B, D, H, W)
+        size = (images.shape[-2], images.shape[-1])
+        features = self.decoder(self.backbone(images), size)  # (B, D, H, W)
         logits = self.classifier(features)  # (B, K, H, W)
-        logits = resize(logits, (images.shape[-2], images.shape[-1]))
         return SegmentationOutput(logits, (), logits, features)
 
 
@@ -232,10 +232,13 @@ class Decoder(nn.Module):
             self.blocks.append(nn.Sequential(ConvBlock(before + skip, after), ConvBlock(after, after)))
             before = after
 
-    def forward(self, features: tuple[Tensor, ...]) -> Tensor:
+    def forward(self, features: tuple[Tensor, ...], size: tuple[int, int]) -> Tensor:
         x = features[-1]
-        for level, block in zip(self.levels, self.blocks, strict=True):
-            if level is None:
+        last = len(self.levels) - 1
+        for index, (level, block) in enumerate(zip(self.levels, self.blocks, strict=True)):
+            if level is None and index == last:
+                x = F.interpolate(x, size=size, mode="nearest")  # (B, D, H, W), also where H or W is odd
+            elif level is None:
                 x = F.interpolate(x, scale_factor=2.0, mode="nearest")  # (B, D, 2h, 2w)
             else:
                 skip = features[level]
