@@ -2,8 +2,8 @@
 """Pictures for the network: every file as ``(H, W, C)`` at full depth, or one :class:`~denseg.errors.ImageError`.
 
 Palettes become colours, CMYK and LAB become RGB, transparent pixels become black (their hidden colour is arbitrary),
-EXIF orientation is applied, 16 bits stay 16 bits. Nothing is rescaled, apart from 1-bit pictures, which become 0 and
-255.
+EXIF orientation is applied, 16 bits stay 16 bits. Nothing is rescaled, apart from pictures of fewer than 8 bits, whose
+white becomes 255.
 
 Letters: H and W height and width in pixels, C bands.
 """
@@ -105,6 +105,8 @@ def to_image(decoded: Decoded) -> Pixels:
         values = values.astype(np.uint8) * 255
     elif values.dtype not in (np.uint8, np.uint16):
         values = values.astype(np.float32)
+    elif decoded.header.top < 255 and decoded.header.kind == "grey" and values.dtype == np.uint8:
+        values = np.rint(values * (255 / decoded.header.top)).astype(np.uint8)
     if values.ndim == 2:
         values = values[:, :, None]  # (H, W) -> (H, W, 1)
     if decoded.alpha is not None:

@@ -9,7 +9,9 @@ Letters: H and W height and width in pixels, C channels.
 
 from __future__ import annotations
 
+import re
 import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,7 +58,7 @@ def pillow_header(path: Path, file: IO[bytes], *, max_pixels: int) -> Header:
     """
     with _open(path, file) as image:
         check_size(path, image.width, image.height, max_pixels)
-        return _header(image)
+        return _header(image, file)
 
 
 def pillow_pixels(path: Path, file: IO[bytes], *, max_pixels: int) -> Decoded:
@@ -72,10 +74,10 @@ def pillow_pixels(path: Path, file: IO[bytes], *, max_pixels: int) -> Decoded:
     """
     with _open(path, file) as image:
         check_size(path, image.width, image.height, max_pixels)
-        header = _header(image)
+        header = _header(image, file)
         if _is_deep(image):
             return _with_alpha(header, _deep_pixels(image, file))
-        top = _ppm_top(image)
+        top = _stretched_from(image)
         clear = image.info.get("transparency")
         if image.mode in _TO_RGB:
             image = image.convert("RGB")
@@ -88,6 +90,7 @@ def pillow_pixels(path: Path, file: IO[bytes], *, max_pixels: int) -> Decoded:
             values = values.astype(np.uint16)
         if top:
             values = _unstretched(values, top)
+            clear = round(clear * top / 255) if isinstance(clear, int) else clear
         if values.ndim == 3 and values.shape[2] in (2, 4):
             return _with_alpha(header, values)
         return _upright(header, values, None, _keyed_alpha(values, clear))
@@ -118,7 +121,7 @@ def _accepted(answer: bool | str) -> bool:
     return bool(answer) and not isinstance(answer, str)
 
 
-def _header(image: Image.Image) -> Header:
+def _header(image: Image.Image, file: IO[bytes]) -> Header:
     kind, channels, dtype = _KINDS.get(image.mode, ("color", 3, "uint8"))
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in {"PNG", "PPM"}):
         kind, channels, dtype = "grey", 1, "uint16"
@@ -126,20 +129,55 @@ def _header(image: Image.Image) -> Header:
         kind, channels, dtype = ("grey", 1, "uint16") if _tile_mode(image)[0] == "L" else ("color", 3, "uint16")
     if image.format == "JPEG2000" and image.mode in {"RGB", "RGBA"} and _j2k_bits(image) > 8:
         raise ValueError("16-bit colour in JPEG 2000 cannot be read at full depth; save it as TIFF or PNG")
-    orientation = _orientation(image)
+    orientation = _orientation(image, file)
     height, width = (image.width, image.height) if orientation >= 5 else (image.height, image.width)
     alpha = image.mode in _ALPHA_MODES or "transparency" in image.info
     frames = int(getattr(image, "n_frames", 1))
-    return Header(height, width, channels, dtype, kind, image.mode, str(image.format), frames, orientation, alpha)
+    name, mode = str(image.format), image.mode
+    top = min(_stretched_from(image) or 255, 255)
+    return Header(height, width, channels, dtype, kind, mode, name, frames, orientation, alpha, top)
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(image: Image.Image, file: IO[bytes]) -> int:
     """Read the orientation; a damaged EXIF block does not make the pixels unreadable, viewers show them as stored."""
     try:
-        value = image.getexif().get(_ORIENTATION, 1)
+        # a PNG's EXIF may lie behind its pixels; Pillow would decode them all to look there
+        value = _png_orientation(file) if image.format == "PNG" else image.getexif().get(_ORIENTATION, 1)
     except Exception:
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _png_orientation(file: IO[bytes]) -> int:
+    """Look for the orientation in the chunks before and behind the pixels: eXIf, XMP, or ImageMagick's raw profile."""
+    before = file.tell()
+    file.seek(8)
+    found = 1
+    while len(head := file.read(8)) == 8:
+        length, kind = int.from_bytes(head[:4], "big"), head[4:]
+        if kind in {b"eXIf", b"iTXt", b"tEXt", b"zTXt"} and length < 1 << 20:
+            found = _chunk_orientation(kind, file.read(length)) or found
+            file.seek(4, 1)
+        else:
+            file.seek(length + 4, 1)
+    file.seek(before)
+    return found
+
+
+def _chunk_orientation(kind: bytes, body: bytes) -> int | None:
+    if kind == b"iTXt":
+        match = re.search(rb"tiff:Orientation(?:=\"|>)([1-8])", body)
+        return int(match[1]) if match else None
+    if kind != b"eXIf":
+        keyword, _, text = body.partition(b"\0")
+        if keyword != b"Raw profile type exif":
+            return None
+        text = zlib.decompressobj().decompress(text[1:], 1 << 20) if kind == b"zTXt" else text
+        body = bytes.fromhex("".join(text.decode("ascii").split("\n")[3:]))
+    exif = Image.Exif()
+    exif.load(body)
+    value = exif.get(_ORIENTATION)
+    return value if isinstance(value, int) else None
 
 
 def _tile(image: Image.Image) -> tuple[int, Any]:
@@ -158,6 +196,13 @@ def _is_deep(image: Image.Image) -> bool:
     if image.format == "PPM":
         return _tile_mode(image) == "RGB" and _ppm_top(image) > 255
     return image.format == "PNG" and image.mode in {"RGB", "RGBA", "LA"} and _tile_mode(image).endswith(";16B")
+
+
+def _stretched_from(image: Image.Image) -> int:
+    """Give the stored value of white where Pillow stretches grey to 255 or 65535; 0 where it does not."""
+    if image.format == "PNG" and image.mode == "L":
+        return {"L;2": 3, "L;4": 15}.get(_tile_mode(image), 0)
+    return _ppm_top(image)
 
 
 def _ppm_top(image: Image.Image) -> int:
@@ -189,7 +234,7 @@ def _deep_pixels(image: Image.Image, file: IO[bytes]) -> Pixels:
 
 
 def _unstretched(values: Pixels, top: int) -> Pixels:
-    """Undo Pillow's stretching of a PPM's ``0..top`` to the full range: a mask's ids must stay what they are."""
+    """Undo Pillow's stretching of ``0..top`` to the full range: a mask's ids must stay what they are."""
     full = 255 if top <= 255 else 65535
     return np.rint(values.astype(np.float64) * (top / full)).astype(np.uint8 if top <= 255 else np.uint16)
 
@@ -213,7 +258,7 @@ def _keyed_alpha(values: Pixels, clear: object) -> Alpha | None:
     """Turn a PNG's or GIF's "this colour is transparent" into an alpha plane."""
     if not isinstance(clear, int | tuple):
         return None
-    same = values == np.asarray(clear)
+    same = values == (bool(clear) if values.dtype == bool else np.asarray(clear))
     return np.asarray(~(same.all(axis=2) if same.ndim == 3 else same), np.float32)
 
 

@@ -39,6 +39,7 @@ class Header:
         frames: Pages or frames in the file; 1 where the format has one.
         orientation: EXIF orientation, 1..8; 1 is upright.
         alpha: Whether some pixels can be transparent.
+        top: Value of white where the file has fewer than 8 bits; 255 otherwise.
     """
 
     height: int
@@ -51,6 +52,7 @@ class Header:
     frames: int = 1
     orientation: int = 1
     alpha: bool = False
+    top: int = 255
 
 
 @dataclass(frozen=True)

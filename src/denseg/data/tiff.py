@@ -16,7 +16,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from denseg.data.stored import Decoded, Header, Kind, check_size, orient
+from denseg.data.stored import Decoded, Header, Kind, check_size, opaque, orient
 from denseg.errors import ImageError
 
 __all__ = ["tiff_header", "tiff_pixels"]
@@ -26,7 +26,7 @@ Pixels = NDArray[Any]
 MAX_CHANNELS = 1024  # hyperspectral cubes have some hundreds; a damaged header has billions
 _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE = 0, 1, 2, 3
 _JPEG = {6, 7, 34892, 33007}
-_ALPHA = {1, 2}  # ExtraSamples: associated, unassociated
+_ASSOCIATED, _UNASSOCIATED = 1, 2  # ExtraSamples that are alpha
 
 
 def tiff_header(path: Path, file: IO[bytes], *, page: int, max_pixels: int) -> Header:
@@ -91,13 +91,13 @@ def _for_pillow(page: Any) -> bool:
 
 def _header(path: Path, tiff: Any, page: Any, max_pixels: int) -> Header:
     width, height, samples = int(page.imagewidth), int(page.imagelength), int(page.samplesperpixel)
-    check_size(path, width, height, max_pixels)
     if int(page.imagedepth) != 1:
         raise ImageError(f"{path}: holds a volume of depth {page.imagedepth}; save its slices as pages", path=path)
     if not 1 <= samples <= MAX_CHANNELS:
         raise ImageError(f"{path}: {samples} bands, more than the {MAX_CHANNELS} that denseg reads", path=path)
     if page.dtype is None or np.dtype(page.dtype).kind not in "buif":
         raise ImageError(f"{path}: pixels are of type {page.dtype or 'unknown'}, not numbers; convert them", path=path)
+    check_size(path, width, height, max_pixels, pixel_bytes=samples * np.dtype(page.dtype).itemsize)
     alpha = _alpha_channel(page) is not None
     color = samples - alpha
     kind: Kind = "grey" if color == 1 else "color" if color == 3 and _is_color(page) else "bands"
@@ -110,7 +110,9 @@ def _header(path: Path, tiff: Any, page: Any, max_pixels: int) -> Header:
     if orientation >= 5:
         width, height = height, width
     mode = getattr(page.photometric, "name", str(page.photometric))
-    return Header(height, width, color, dtype, kind, mode, "TIFF", len(tiff.pages), orientation, alpha)
+    bits = int(page.bitspersample) if isinstance(page.bitspersample, int) else 8
+    top = 2**bits - 1 if kind == "grey" and 1 < bits < 8 else 255
+    return Header(height, width, color, dtype, kind, mode, "TIFF", len(tiff.pages), orientation, alpha, top)
 
 
 def _orientation(page: Any) -> int:
@@ -125,11 +127,8 @@ def _is_color(page: Any) -> bool:
 
 def _alpha_channel(page: Any) -> int | None:
     """Find the channel that the file declares as alpha; channels without a declaration are bands."""
-    extra = tuple(int(value) for value in page.extrasamples or ())
-    first = int(page.samplesperpixel) - len(extra)
-    return next(
-        (first + index for index, value in enumerate(extra) if value in _ALPHA and index == len(extra) - 1), None
-    )
+    extra = [int(value) for value in page.extrasamples or ()]
+    return int(page.samplesperpixel) - 1 if extra and extra[-1] in (_ASSOCIATED, _UNASSOCIATED) else None
 
 
 def _check_segments(path: Path, page: Any, size: int) -> None:
@@ -158,10 +157,11 @@ def _decoded(path: Path, page: Any, header: Header, values: Pixels) -> Decoded:
     position = _alpha_channel(page)
     if position is not None:
         top = np.iinfo(values.dtype).max if values.dtype.kind in "ui" else 1
-        alpha = (values[:, :, position] / top).astype(np.float32)
+        if page.extrasamples[-1] == _UNASSOCIATED:  # associated: the values are already what shows over black
+            alpha = (values[:, :, position] / top).astype(np.float32)
         values = np.delete(values, position, axis=2)
         values = values[:, :, 0] if values.shape[2] == 1 else values
-        alpha = None if bool((alpha >= 1).all()) else orient(alpha, header.orientation)
+        alpha = None if alpha is None or opaque(alpha) else orient(alpha, header.orientation)
     palette = None
     if header.kind == "palette":
         values = values.astype(np.uint8) if values.dtype == bool else values
