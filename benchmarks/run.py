@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the benchmarks and writes ``benchmarks/results``: ``python -m benchmarks.run [training] [inference]``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from benchmarks.against_smp import PEER, inference_cases, training_cases
+from benchmarks.harness import interleave, write_results
+
+__all__ = ["main"]
+
+SUITES = {
+    "training": (
+        "smp_training",
+        "Training step",
+        "Forward, cross-entropy, backward and SGD on 2 images of 256x256, 21 classes.",
+        training_cases,
+    ),
+    "inference": (
+        "smp_inference",
+        "Inference",
+        "One image of 512x512 to labels, 21 classes.",
+        inference_cases,
+    ),
+}
+
+
+def main() -> int:
+    """Run what the command line names.
+
+    Returns:
+        0 where every goal is reached, else 1.
+    """
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("suites", nargs="*", choices=[*SUITES, []], help="all of them where none is named")
+    parser.add_argument("--rounds", type=int, default=15)
+    options = parser.parse_args()
+    reached = True
+    for name in options.suites or SUITES:
+        file, title, about, cases = SUITES[name]
+        results = []
+        for case in cases():
+            result = interleave(case, rounds=options.rounds)
+            results.append(result)
+            reached &= result.reached
+            print(
+                f"{title}: {result.name}: {result.ours:.3f} s against {result.peer:.3f} s, ratio {result.ratio:.3f} "
+                f"({result.quartiles[0]:.3f}-{result.quartiles[1]:.3f})",
+                flush=True,
+            )
+        for path in write_results(file, title, results, about=about, peer=PEER):
+            print(path)
+    return 0 if reached else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
