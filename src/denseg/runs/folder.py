@@ -22,7 +22,6 @@ Every file is written whole or not at all. Importing this module imports no torc
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,10 +33,11 @@ from denseg import __version__
 from denseg.config import RunConfig, dump_config, load_config
 from denseg.errors import ConfigError, DensegError, RunError
 from denseg.files import make_folder, write_atomic, write_json
+from denseg.runs.lock import LOCK_NAME
 from denseg.runs.tables import MetricRow, SplitRow, format_rows, metric_columns, parse_metrics, parse_split
 from denseg.types import ClassTable
 
-__all__ = ["RUN_FORMAT", "RunFolder", "RunStatus", "next_run_path"]
+__all__ = ["RUN_FORMAT", "RunFolder", "RunStatus"]
 
 RUN_FORMAT = 1
 RunStatus = Literal["starting", "running", "interrupted", "failed", "finished"]
@@ -119,7 +119,7 @@ class RunFolder:
             raise RunError(
                 f"cannot create the run {run.path}: a file of that name is there; choose another --out", path=run.path
             )
-        if not run.path.is_dir() or not any(run.path.iterdir()):
+        if not run.path.is_dir() or all(entry.name == LOCK_NAME for entry in run.path.iterdir()):
             return
         if not cls.is_run(run.path):
             raise RunError(f"{run.path} is not empty and holds no run; choose another --out", path=run.path)
@@ -360,26 +360,6 @@ class RunFolder:
             return json.loads(self._read_text(name))
         except json.JSONDecodeError as error:
             raise RunError(f"the run {self.path} is damaged: {name}: {_one_line(error)}", path=self.path) from error
-
-
-def next_run_path(root: Path | str, name: str) -> Path:
-    """Find the next free name ``<name>-<number>`` for a run.
-
-    Args:
-        root: The folder that holds the runs; it may be absent.
-        name: What the run is called, for example ``camvid-unet``.
-
-    Returns:
-        ``root/name-1``, or one more than the highest number there.
-    """
-    folder = Path(root)
-    pattern = re.compile(re.escape(name) + r"-(\d+)")
-    taken = (
-        [int(match[1]) for path in folder.iterdir() if (match := pattern.fullmatch(path.name))]
-        if folder.is_dir()
-        else []
-    )
-    return folder / f"{name}-{max(taken, default=0) + 1}"
 
 
 def _now() -> str:

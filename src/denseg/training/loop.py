@@ -257,7 +257,7 @@ class StageLoop:
         def on_batch(images: int) -> None:
             nonlocal done
             done += images * stage.fabric.world_size
-            around.progress.validation(min(done, len(self._data.val)), len(self._data.val))
+            around.progress.work("validate", min(done, len(self._data.val)), len(self._data.val))
             if around.stop:
                 self._interrupt()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import sys
 import time
-from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -30,8 +29,8 @@ class Progress(Protocol):
         """Count one step."""
         ...
 
-    def validation(self, done: int, total: int) -> None:
-        """Count validated images."""
+    def work(self, what: str, done: int, total: int) -> None:
+        """Count a piece of work beside the steps: reading, validation."""
         ...
 
     def close(self) -> None:
@@ -51,7 +50,7 @@ class SilentProgress:
     def step(self, *, epoch: str, loss: float | None, learning_rate: float) -> None:
         """Do nothing."""
 
-    def validation(self, done: int, total: int) -> None:
+    def work(self, what: str, done: int, total: int) -> None:
         """Do nothing."""
 
     def close(self) -> None:
@@ -75,18 +74,10 @@ class BarProgress:
         self._console = Console(stderr=True, highlight=False)
         self._progress: RichProgress | None = None
         self._task: TaskID | None = None
-        self._validation: TaskID | None = None
+        self._work: dict[str, TaskID] = {}
         self._images_per_step = 0
         self._steps = 0
         self._began = 0.0
-
-    def __enter__(self) -> BarProgress:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def message(self, text: str) -> None:
         """Write the line above the bar."""
@@ -101,27 +92,10 @@ class BarProgress:
             done: Steps done before.
             images_per_step: For images per second.
         """
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as RichProgress
-
         self.close()
-        self._progress = RichProgress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[facts]}"),
-            console=self._console,
-            refresh_per_second=4,
-            transient=True,
-            speed_estimate_period=120,
-        )
-        self._progress.start()
-        self._task = self._progress.add_task(title, total=total, completed=done, facts="")
-        self._validation = None
+        self._task = self._display().add_task(title, total=total, completed=done, facts="")
         self._images_per_step = images_per_step
-        self._steps = 0
-        self._began = time.monotonic()
+        self._steps, self._began = 0, time.monotonic()
 
     def step(self, *, epoch: str, loss: float | None, learning_rate: float) -> None:
         """Move the bar by one.
@@ -133,34 +107,56 @@ class BarProgress:
         """
         if self._progress is None or self._task is None:
             return
-        if self._validation is not None:
-            self._progress.remove_task(self._validation)
-            self._validation = None
+        if self._work:
+            for task in self._work.values():
+                self._progress.remove_task(task)
+            self._work.clear()
             self._steps, self._began = 0, time.monotonic()  # validation is not training speed
         self._steps += 1
         speed = self._steps * self._images_per_step / max(time.monotonic() - self._began, 1e-9)
         said = "" if loss is None else f"loss {loss:.4f}  "
-        facts = f"epoch {epoch}  {said}lr {learning_rate:.2e}  {speed:.1f} img/s"
+        facts = f"epoch {epoch}  {said}lr {learning_rate:.2e}  {speed:.1f} images/s"
         self._progress.update(self._task, advance=1, facts=facts)
 
-    def validation(self, done: int, total: int) -> None:
-        """Show a second bar while the validation split is read.
+    def work(self, what: str, done: int, total: int) -> None:
+        """Show a second bar until the next step, or a bar of its own before the first.
 
         Args:
-            done: Images done.
+            what: What is being done.
+            done: How many are done.
             total: All of them.
         """
-        if self._progress is None:
-            return
-        if self._validation is None:
-            self._validation = self._progress.add_task("validate", total=total, facts="")
-        self._progress.update(self._validation, completed=done, total=total)
+        display = self._display()
+        if what not in self._work:
+            self._work[what] = display.add_task(what, total=total, facts="")
+        display.update(self._work[what], completed=done, total=total)
 
     def close(self) -> None:
         """Take the bar away and give the terminal its cursor back."""
         progress, self._progress = self._progress, None
+        self._task = None
+        self._work.clear()
         if progress is not None:
             progress.stop()
+
+    def _display(self) -> RichProgress:
+        if self._progress is None:
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as RichProgress
+
+            self._progress = RichProgress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=None),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(compact=True),
+                TextColumn("{task.fields[facts]}"),
+                console=self._console,
+                refresh_per_second=4,
+                transient=True,
+                speed_estimate_period=120,
+            )
+            self._progress.start()
+        return self._progress
 
 
 def create_progress(enabled: bool = True) -> Progress:

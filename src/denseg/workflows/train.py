@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train: from a folder of images and masks to a run folder with checkpoints, scores and a report."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from denseg.config import RunConfig, known_keys, load_config
+from denseg.data.doctor import examine
+from denseg.errors import DataError, DensegError, InterruptedRunError, UsageError
+from denseg.files import make_folder
+from denseg.runs import RunFolder, describe_environment, latest_run_path, lock_run, next_run_path
+from denseg.training.interrupt import StopRequest, catch_signals
+from denseg.training.progress import Progress, create_progress
+from denseg.workflows.check import examination_json, examination_lines
+
+if TYPE_CHECKING:
+    from denseg.training.setup import TrainingData
+    from denseg.training.state import LoadedState
+
+__all__ = ["TrainResult", "train"]
+
+# What may differ between the command that resumes a run and the one that started it: none of it changes the result.
+RESUMABLE = ("device", "recipe", "train.workers", "train.checkpoint_every")
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished run.
+
+    Attributes:
+        run: The run folder.
+        evaluation: Its ``evaluation/val.json``.
+        note: What is worth saying besides; empty where nothing is.
+    """
+
+    run: RunFolder
+    evaluation: dict[str, Any]
+    note: str = ""
+
+    def lines(self) -> list[str]:
+        """Say the result to a person."""
+        record, scores = self.run.record(), self.evaluation
+        best = record.get("best") or {}
+        low, high = scores["interval"]
+        lines = [self.note] if self.note else []
+        at = f" (best epoch {best['epoch']} of {record.get('epoch')})" if best else ""
+        lines.append(f"run       {self.run.path}{at}")
+        lines.append(
+            f"val       mIoU {_shown(scores['miou'])}, 95 % interval {_shown(low)} to {_shown(high)}, majority "
+            f"baseline {_shown(scores['baseline_miou'])}; pixel accuracy {_shown(scores['pixel_accuracy'])}; "
+            f"{scores['images']} images"
+        )
+        lines += [f"note      {warning}" for warning in scores["warnings"]]
+        lines.append(f"report    {self.run.report_path}")
+        lines.append(f"predict   denseg predict {self.run.path} IMAGES --out predictions")
+        return lines
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the result as JSON values."""
+        record = self.run.record()
+        return {
+            "run": str(self.run.path),
+            "status": record["status"],
+            "epochs": record.get("epoch"),
+            "best": record.get("best"),
+            "checkpoint": str(self.run.checkpoint()),
+            "report": str(self.run.report_path),
+            "val": self.evaluation,
+        }
+
+
+def train(  # noqa: PLR0913 - the options of the command
+    path: Path | str,
+    *,
+    model: str | None = None,
+    backbone: str | None = None,
+    recipe: str | Path | None = None,
+    settings: Sequence[str] = (),
+    out: Path | str | None = None,
+    resume: bool = False,
+    init: str | None = None,
+    device: str | None = None,
+    progress: Progress | bool = True,
+) -> TrainResult:
+    """Train a model on a folder.
+
+    Args:
+        path: The data folder.
+        model: Catalog name; over the recipe's.
+        backbone: timm or torchvision name; over the recipe's.
+        recipe: Name of a recipe of denseg, or a YAML file.
+        settings: ``key=value``, over everything else.
+        out: The run folder; ``runs/DATA-MODEL`` if empty.
+        resume: Go on where the run stopped; start it where there is none.
+        init: ``none``, ``imagenet``, a run or a checkpoint file.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        progress: Where to tell how it goes; ``True`` for stderr, ``False`` for silence.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        DataError: The data would spoil training, or are not there.
+        InterruptedRunError: Ctrl-C or SIGTERM; everything is saved.
+    """
+    display = create_progress(progress) if isinstance(progress, bool) else progress
+    said = {"model.name": model, "model.backbone": backbone, "init": init, "device": device}
+    words = [f"{key}={json.dumps(value)}" for key, value in said.items() if value is not None] + list(settings)
+    with catch_signals() as stop:
+        try:
+            return _train(Path(path), recipe, words, None if out is None else Path(out), resume, display, stop)
+        except KeyboardInterrupt as error:
+            raise InterruptedRunError(
+                "stopped; what was saved is whole: the same command with --resume goes on from there"
+            ) from error
+        finally:
+            display.close()
+
+
+def _train(
+    path: Path,
+    recipe: str | Path | None,
+    words: list[str],
+    out: Path | None,
+    resume: bool,
+    progress: Progress,
+    stop: StopRequest,
+) -> TrainResult:
+    from denseg.training.state import load_state
+
+    config = load_config(recipe, words)
+    name = f"{path.resolve().name}-{config.model.name}"
+    if out is None:
+        out = (latest_run_path("runs", name) if resume else None) or next_run_path("runs", name)
+    if resume and RunFolder.is_run(out):
+        run = RunFolder.open(out)
+        if run.status == "finished":
+            return TrainResult(run, run.evaluation("val"), note=f"{out} is finished; nothing was done")
+        config = _resumed_config(run, path, recipe, words)
+    else:
+        RunFolder.check_free(out)
+    leader = os.environ.get("RANK", "0") == "0"
+    with contextlib.ExitStack() as held:
+        run, loaded = RunFolder(out), None
+        if resume and RunFolder.is_run(out):
+            if leader:
+                held.enter_context(lock_run(out))
+            loaded = load_state(run)
+        if loaded is None:
+            config, data = _begin(path, config, out, held if leader else None, progress)
+        else:
+            data = _go_on(run, config, loaded, progress)
+        return _run(run, config, data, loaded, leader=leader, progress=progress, stop=stop)
+
+
+def _run(
+    run: RunFolder,
+    config: RunConfig,
+    data: TrainingData,
+    loaded: LoadedState | None,
+    *,
+    leader: bool,
+    progress: Progress,
+    stop: StopRequest,
+) -> TrainResult:
+    """Fit and conclude, and record how it ended."""
+    from denseg.training.fit import fit
+
+    try:
+        fit(run, config, data, progress=progress, stop=stop, loaded=loaded)
+        if stop:
+            raise InterruptedRunError(
+                f"stopped after training, before the evaluation: {run.path} goes on with --resume"
+            )
+        return TrainResult(run, _conclude(run, config, data, progress) if leader else {})
+    except InterruptedRunError as error:
+        _record(run, "interrupted", str(error))
+        raise
+    except KeyboardInterrupt:
+        _record(run, "interrupted", "stopped")
+        raise
+    except DensegError as error:
+        _record(run, "failed", str(error))
+        raise
+
+
+def _begin(
+    path: Path, config: RunConfig, out: Path, held: contextlib.ExitStack | None, progress: Progress
+) -> tuple[RunConfig, TrainingData]:
+    """Look at the data, decide everything, and create the run folder."""
+    from denseg.training.prepare import prepare
+    from denseg.training.setup import resolve_config
+
+    examination = examine(path, config=config.data, progress=lambda done, total: progress.work("read", done, total))
+    progress.close()
+    for line in examination_lines(examination):
+        progress.message(line)
+    if not examination.ok:
+        first = next(finding for finding in examination.findings if finding.severity == "error")
+        where = f" ({', '.join(str(file) for file in first.files[:3])})" if first.files else ""
+        raise DataError(
+            f"training did not start: {first.message}{where}; {first.action}",
+            path=first.files[0] if first.files else path,
+        )
+    prepared = prepare(examination, config.data, seed=config.seed)
+    data = prepared.data
+    if prepared.made_split:
+        progress.message(
+            f"split: the folder has no val, so {len(data.val)} of {len(data.train) + len(data.val)} pictures are held "
+            f"out (data.val_share {config.data.val_share:g}, seed {config.seed}); split.csv lists them"
+        )
+    config = resolve_config(config, root=data.root, images=len(data.train), sizes=prepared.sizes)
+    if held is not None:
+        held.enter_context(lock_run(make_folder(out)))
+        RunFolder.create(
+            out,
+            config=config,
+            classes=data.classes,
+            split=prepared.rows(),
+            environment=describe_environment(),
+            check=examination_json(examination),
+        )
+    return config, data
+
+
+def _go_on(run: RunFolder, config: RunConfig, loaded: LoadedState, progress: Progress) -> TrainingData:
+    """Find everything of a run again."""
+    from denseg.training.prepare import restore
+
+    if loaded.warning:
+        progress.message(f"note: {loaded.warning}; going on from {loaded.path}")
+    position = loaded.position
+    progress.message(f"resume {run.path}: {position.epoch} epochs and {position.epoch_step} steps are done")
+    return restore(run, config.data, loaded.extras)
+
+
+def _conclude(run: RunFolder, config: RunConfig, data: TrainingData, progress: Progress) -> dict[str, Any]:
+    """Evaluate the best weights on the validation split, write predictions and report, and close the run."""
+    from denseg.report import write_report
+    from denseg.training.conclude import evaluate_split
+
+    evaluation = evaluate_split(run, config, data, "val", progress=progress)
+    run.set_status("finished", message="")
+    write_report(run)
+    return evaluation
+
+
+def _resumed_config(run: RunFolder, path: Path, recipe: str | Path | None, words: list[str]) -> RunConfig:
+    """Read the run's configuration back; what the command says must not contradict it."""
+    config = run.config()
+    stored = config.model_dump(mode="json")
+    asked = load_config(recipe, words, base=stored)
+    if config.data.path is not None and path.resolve() != Path(config.data.path):
+        raise UsageError(f"{run.path} was trained on {config.data.path}, not on {path}; choose another --out")
+    if config.init != asked.init and Path(asked.init).resolve() == Path(config.init):
+        asked = asked.model_copy(update={"init": config.init})
+    values = asked.model_dump(mode="json")
+    for key in known_keys():
+        section, _, name = key.rpartition(".")
+        before = stored[section][name] if section else stored[key]
+        after = values[section][name] if section else values[key]
+        if before != after and key not in RESUMABLE and key != "data.path":
+            raise UsageError(
+                f"{run.path} was started with {key}={before}, and --resume goes on with it; got {after}: "
+                "leave it out, or choose another --out"
+            )
+    options = (config.model.options, asked.model.options)
+    if options[0] != options[1]:
+        raise UsageError(
+            f"{run.path} was started with model options {options[0]}, and --resume goes on with them; got "
+            f"{options[1]}: leave them out, or choose another --out"
+        )
+    kept = {"workers": asked.train.workers, "checkpoint_every": asked.train.checkpoint_every}
+    return config.model_copy(update={"device": asked.device, "train": config.train.model_copy(update=kept)})
+
+
+def _record(run: RunFolder, status: Any, message: str) -> None:
+    """Note how the run ended; a disk that refuses it must not hide why."""
+    with contextlib.suppress(DensegError):
+        if os.environ.get("RANK", "0") == "0" and RunFolder.is_run(run.path):
+            run.set_status(status, message=message)
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
