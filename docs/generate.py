@@ -55,8 +55,8 @@ def cli_page() -> str:
 
     group: Any = typer.main.get_command(app)
     parts = [
-        "# Commands\n\nData goes to stdout, progress to stderr. Exit codes: 0 done, 1 the input is at fault, 2 wrong usage, "
-        "3 interrupted (resumable).\n"
+        "# Commands\n\nData goes to stdout, progress to stderr. Exit codes: 0 done, 1 the input is at fault, "
+        "2 wrong usage, 3 interrupted (resumable).\n"
     ]
     for name, command in group.commands.items():
         shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
@@ -102,6 +102,19 @@ def configuration_page() -> str:
     return "\n".join(parts)
 
 
+def findings_page() -> str:
+    """Describe every code of the mask doctor."""
+    from denseg.data.findings import CODES
+
+    rows = ((f"`{code}`", severity, meaning) for code, (severity, meaning) in CODES.items())
+    return (
+        "# What `denseg check` finds\n\nAn error keeps training from starting; "
+        "`--set 'data.accept=[CODE]'` accepts one that you know about. A warning is told and goes into the report. "
+        "The codes are stable: `denseg check --json` gives them to your own scripts.\n\n"
+        + table(("code", "severity", "meaning"), rows)
+    )
+
+
 def models_page() -> str:
     """List the catalogs."""
     from denseg.workflows.models import list_models
@@ -130,7 +143,7 @@ def models_page() -> str:
         [
             "# Models\n\nWhat `denseg models` lists. Parameters are those of the default form with 21 classes.\n",
             table(("model", "default backbone", "parameters", "forms", "paper"), models),
-            "\n## Layers\n\nEach maps `(B, C, h, w)` to `(B, C', h, w)` and is usable alone. Parameters at 512 channels in.\n",
+            "\n## Layers\n\nEach maps `(B, C, h, w)` to `(B, C', h, w)`, usable alone. Parameters at 512 channels in.\n",
             table(("layer", "parameters", "paper"), layers),
             "\n## Losses\n",
             table(("loss", "paper"), ((f"`{row['name']}`", paper(row)) for row in catalogs.losses)),
