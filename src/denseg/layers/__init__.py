@@ -4,16 +4,32 @@
 from __future__ import annotations
 
 from denseg.layers.aspp import ASPP
+from denseg.layers.asymmetric_conv import AsymmetricConv
 from denseg.layers.catalog import LAYERS
+from denseg.layers.channel_attention import ChannelAttention
 from denseg.layers.conv import ConvBlock, init_classifier, init_conv
+from denseg.layers.criss_cross_attention import CrissCrossAttention
+from denseg.layers.expectation_maximization_attention import ExpectationMaximizationAttention
+from denseg.layers.hybrid_distance_relation import HybridDistanceRelation
+from denseg.layers.location_aware_attention import LocationAwareAttention
+from denseg.layers.non_local import NonLocal
 from denseg.layers.norm import BatchNorm2d, is_single_value, train_on_single_values
+from denseg.layers.position_attention import PositionAttention
 from denseg.layers.separable_conv import SeparableConv
 
 __all__ = [
     "ASPP",
     "LAYERS",
+    "AsymmetricConv",
     "BatchNorm2d",
+    "ChannelAttention",
     "ConvBlock",
+    "CrissCrossAttention",
+    "ExpectationMaximizationAttention",
+    "HybridDistanceRelation",
+    "LocationAwareAttention",
+    "NonLocal",
+    "PositionAttention",
     "SeparableConv",
     "init_classifier",
     "init_conv",

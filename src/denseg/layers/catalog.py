@@ -9,6 +9,13 @@ from types import MappingProxyType
 from torch import nn
 
 from denseg.layers.aspp import ASPP
+from denseg.layers.asymmetric_conv import AsymmetricConv
+from denseg.layers.channel_attention import ChannelAttention
+from denseg.layers.criss_cross_attention import CrissCrossAttention
+from denseg.layers.expectation_maximization_attention import ExpectationMaximizationAttention
+from denseg.layers.location_aware_attention import LocationAwareAttention
+from denseg.layers.non_local import NonLocal
+from denseg.layers.position_attention import PositionAttention
 from denseg.layers.separable_conv import SeparableConv
 
 __all__ = ["LAYERS"]
@@ -16,6 +23,13 @@ __all__ = ["LAYERS"]
 LAYERS: Mapping[str, type[nn.Module]] = MappingProxyType(
     {
         "aspp": ASPP,
+        "asymmetric_conv": AsymmetricConv,
+        "channel_attention": ChannelAttention,
+        "criss_cross_attention": CrissCrossAttention,
+        "expectation_maximization_attention": ExpectationMaximizationAttention,
+        "location_aware_attention": LocationAwareAttention,
+        "non_local": NonLocal,
+        "position_attention": PositionAttention,
         "separable_conv": SeparableConv,
     }
 )

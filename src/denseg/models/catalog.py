@@ -11,9 +11,15 @@ from typing import Any
 
 from denseg.backbones import create_backbone
 from denseg.errors import UnknownNameError, UnsupportedError, UsageError, nearest_name
+from denseg.models.ccnet import CCNet
+from denseg.models.context import Context
+from denseg.models.danet import DANet
 from denseg.models.deeplab_v3_plus import DeepLabV3Plus
+from denseg.models.emanet import EMANet
 from denseg.models.fcn import FCN
+from denseg.models.hdnet import HDNet
 from denseg.models.interface import SegmentationModel
+from denseg.models.non_local_net import NonLocalNet
 from denseg.models.unet import PaperUNet, UNet
 from denseg.types import ModelSpec
 
@@ -39,8 +45,14 @@ class ModelEntry:
 
 MODELS: Mapping[str, ModelEntry] = MappingProxyType(
     {
+        "ccnet": ModelEntry(CCNet, backbone="resnet50", output_stride=8),
+        "context": ModelEntry(Context, backbone="resnet50", output_stride=8),
+        "danet": ModelEntry(DANet, backbone="resnet50", output_stride=8),
         "deeplab_v3_plus": ModelEntry(DeepLabV3Plus, backbone="resnet50", output_stride=16),
+        "emanet": ModelEntry(EMANet, backbone="resnet50", output_stride=8),
         "fcn": ModelEntry(FCN, backbone="resnet50", output_stride=8),
+        "hdnet": ModelEntry(HDNet, backbone="resnet50", output_stride=8),
+        "nonlocal": ModelEntry(NonLocalNet, backbone="resnet50", output_stride=8),
         "unet": ModelEntry(UNet, paper=PaperUNet),
     }
 )

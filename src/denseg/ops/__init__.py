@@ -3,8 +3,21 @@
 
 from __future__ import annotations
 
+from denseg.ops.attention import dense_attention
 from denseg.ops.confusion import confusion_counts
 from denseg.ops.pad import center_crop, pad_at_least, pad_to_multiple, reflect_pad
+from denseg.ops.pyramid import average_pool_pyramid, box_sum_pyramid, max_pool_pyramid
 from denseg.ops.resize import resize
 
-__all__ = ["center_crop", "confusion_counts", "pad_at_least", "pad_to_multiple", "reflect_pad", "resize"]
+__all__ = [
+    "average_pool_pyramid",
+    "box_sum_pyramid",
+    "center_crop",
+    "confusion_counts",
+    "dense_attention",
+    "max_pool_pyramid",
+    "pad_at_least",
+    "pad_to_multiple",
+    "reflect_pad",
+    "resize",
+]
