@@ -116,7 +116,7 @@ def _conclude(
         for pair, fact in zip(inventory.pairs, facts, strict=True)
         if fact.image is not None and fact.mask is not None and _same_size(fact)
     ]
-    counts = np.zeros((len(good), len(proposal.classes)), np.int64)
+    counts = np.zeros((len(good), len(proposal.classes) + 1), np.int64)
     for row, (_, fact) in enumerate(good):
         if fact.mask is not None:
             counts[row] = proposal.count(fact.mask)
@@ -140,7 +140,7 @@ def _conclude(
         findings=tuple(accepted),
         bands=bands,
         dtype=dtype,
-        counts=counts,
+        counts=counts[:, :-1],
         fingerprint={},
     )
 

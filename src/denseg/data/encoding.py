@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from denseg.data.masks import RawMask
 from denseg.errors import DataError
 
-__all__ = ["MaskEncoding"]
+__all__ = ["Color", "MaskEncoding"]
 
 Color = tuple[int, int, int]
 Labels = NDArray[np.uint8] | NDArray[np.uint16]
@@ -96,6 +96,10 @@ class MaskEncoding:
         code = _pack(value) if isinstance(value, tuple) else value
         label = int(_resolve(self, np.asarray([code], np.int64))[0])
         return None if label == _UNKNOWN else label
+
+    def lookup_all(self, values: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Give the labels of stored values (colours as ``red << 16 | green << 8 | blue``); -1 where there is none."""
+        return _resolve(self, values)
 
     def to_json(self) -> dict[str, Any]:
         """Give the encoding as JSON values."""

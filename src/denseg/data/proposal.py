@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the masks of a data set most likely mean: from the values they hold, and from ``dataset.yaml`` where there is one.
+"""What the masks of a data set most likely mean: from the values they hold, and from ``dataset.yaml`` where it is.
 
 Letters: K classes.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,11 @@ from numpy.typing import NDArray
 from denseg.data.description import Description
 from denseg.data.encoding import MaskEncoding
 from denseg.data.findings import Finding, find
+from denseg.data.proposal_color import propose_colors
+from denseg.data.proposal_index import Reading, propose_numbers
 from denseg.data.survey import MaskFacts
-from denseg.types import ClassTable, distinct_colors
+from denseg.data.tally import Tally
+from denseg.types import ClassTable
 
 __all__ = ["Proposal", "propose_encoding"]
 
@@ -34,22 +38,24 @@ class Proposal:
 
     encoding: MaskEncoding
     classes: ClassTable
-    findings: list[Finding] = field(default_factory=list)
+    findings: tuple[Finding, ...]
 
     def count(self, facts: MaskFacts) -> NDArray[np.int64]:
-        """Give the labelled pixels of each class in a mask.
+        """Give the pixels of each class in a mask, and of no class.
 
         Args:
             facts: What the mask holds.
 
         Returns:
-            ``(K,)`` int64.
+            ``(K + 1,)`` int64; the last one counts pixels without a label.
         """
-        counts = np.zeros(len(self.classes), np.int64)
-        for value, pixels in zip(facts.values.tolist(), facts.counts.tolist(), strict=True):
-            label = self.encoding.lookup(value)
-            if label is not None and label < len(counts):
-                counts[label] += pixels
+        counts = np.zeros(len(self.classes) + 1, np.int64)
+        if facts.kind == "float":
+            return counts
+        tally = Tally.of([(Path(), facts)], color=self.encoding.kind == "color")
+        labels = self.encoding.lookup_all(tally.values)
+        labels = np.where((labels < 0) | (labels >= len(self.classes)), len(self.classes), labels)
+        np.add.at(counts, labels, tally.pixels)
         return counts
 
 
@@ -64,48 +70,63 @@ def propose_encoding(
         ignore_index: Stored value that means "no label", as the user set it; goes before ``dataset.yaml``.
 
     Returns:
-        The proposal.
+        The proposal; its findings hold an error where the masks cannot be read without guessing.
     """
-    present = sorted({value for _, facts in masks for value in facts.values.tolist()})
-    ignore = description.ignore_index if ignore_index is None else ignore_index
-    if description.classes:
-        names = [described.name for described in description.classes]
-        fallback = distinct_colors(len(names))
-        colors = [described.color or fallback[index] for index, described in enumerate(description.classes)]
-        label = ignore if ignore is not None and not 0 <= ignore < len(names) else 255
-        table = ClassTable(tuple(names), tuple(colors), label)
-        values = {index: index for index in range(len(names))} | {label: label}
-    else:
-        rest = [value for value in present if value != ignore]
-        if 255 in rest and len(rest) > 2 and ignore is None:
-            ignore = 255
-            rest.remove(255)
-        identity = max(rest, default=0) < 2 * len(rest)
-        count = max(rest, default=0) + 1 if identity else len(rest)
-        table = ClassTable.numbered(max(count, 1), ignore_index=255 if ignore is None or ignore < count else ignore)
-        values = (
-            {index: index for index in range(count)} if identity else {value: rank for rank, value in enumerate(rest)}
-        )
-        if ignore is not None:
-            values[ignore] = table.ignore_index
-    encoding = MaskEncoding("index", len(table), table.ignore_index, tuple(values.items()))
-    findings = [
-        find(
-            "mask-encoding",
-            f"masks hold {present[:12]}: read as {len(table)} classes",
-            "apply this mapping",
-            count=len(masks),
-        )
-    ]
-    beyond = [value for value in present if encoding.lookup(value) is None]
-    if beyond:
-        files = [path for path, facts in masks if set(facts.values.tolist()) & set(beyond)]
+    if ignore_index is not None:
+        description = description.model_copy(update={"ignore_index": ignore_index})
+    findings = []
+    broken = [path for path, facts in masks if facts.kind == "float"]
+    if broken:
         findings.append(
             find(
-                "values-beyond-classes",
-                f"masks hold {beyond[:8]}, which is no class",
-                "name them in dataset.yaml",
-                files=files,
+                "float-mask",
+                f"{_files(len(broken), 'mask holds', 'masks hold')} numbers that are not whole: probabilities or a"
+                " resized picture",
+                "save class indices as PNG",
+                files=broken,
             )
         )
-    return Proposal(encoding, table, findings)
+    whole = [(path, facts) for path, facts in masks if facts.kind != "float"]
+    kinds = Counter(facts.kind for _, facts in whole)
+    if not whole:
+        reading = Reading.nothing(description)
+    elif kinds["color"] == 0 and not _palettes_disagree(whole):
+        reading = propose_numbers(Tally.of(whole), description)
+    elif _mixed(whole, kinds):
+        color = [path for path, facts in whole if facts.kind == "color"]
+        numbers = [item for item in whole if item[1].kind != "color"]
+        reading = propose_numbers(Tally.of(numbers), description)
+        message = f"{len(color)} of {len(whole)} masks hold colours, the others numbers"
+        findings.append(find("mixed-masks", message, "save all masks in one way, best as index PNG", files=color))
+    else:
+        reading = propose_colors(Tally.of(whole, color=True), description)
+    encoding, classes = reading.build()
+    return Proposal(encoding, classes, (*findings, *reading.findings))
+
+
+def _palettes_disagree(masks: Sequence[tuple[Path, MaskFacts]]) -> bool:
+    """Whether one index has different colours in different files, so that only the colours can be meant."""
+    seen: dict[int, tuple[int, ...]] = {}
+    for _, facts in masks:
+        if facts.kind != "palette" or facts.palette is None:
+            continue
+        for value in facts.values.tolist():
+            if value < len(facts.palette):
+                color = tuple(facts.palette[value].tolist())
+                if seen.setdefault(value, color) != color:
+                    return True
+    return False
+
+
+def _mixed(masks: Sequence[tuple[Path, MaskFacts]], kinds: Counter[str]) -> bool:
+    """Whether masks with numbers lie among colour masks and their grey values are no colours of those."""
+    numbers = [facts for _, facts in masks if facts.kind == "index"]
+    if not numbers or not kinds["color"]:
+        return False
+    colors = {int(value) for _, facts in masks if facts.kind == "color" for value in facts.values.tolist()}
+    grey = {value << 16 | value << 8 | value for facts in numbers for value in facts.values.tolist() if value <= 255}
+    return len(grey - colors - {0}) > 0 or any(int(facts.values.max(initial=0)) > 255 for facts in numbers)
+
+
+def _files(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
