@@ -18,8 +18,8 @@ class Torus(TorchFunctionMode):
     """Inside, images have no border: convolutions, pools and interpolations wrap around.
 
     A network that treats all positions alike then commutes exactly with shifts by its total stride, whatever its
-    receptive field; one that doesn't (a grid laid with ``align_corners=True``, a crop off by a pixel) doesn't. Sizes must
-    be multiples of the total stride.
+    receptive field; one that doesn't (a grid laid with ``align_corners=True``, a crop off by a pixel) doesn't. Sizes
+    must be multiples of the total stride.
     """
 
     def __torch_function__(
@@ -125,7 +125,7 @@ def pair_float(value: float | Sequence[float]) -> tuple[float, float]:
 
 
 def pad(x: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
-    amounts = (list(pad) + [0, 0, 0, 0])[:4]
+    amounts = [*pad, 0, 0, 0, 0][:4]
     if len(pad) > 4 or min(amounts) < 0:
         return F.pad(x, pad, mode, value)
     return wrap(x, amounts[2], amounts[3], amounts[0], amounts[1])

@@ -52,10 +52,10 @@ def bootstrap_interval(
     Raises:
         UsageError: No image, or an option out of range.
     """
-    low, high = np.quantile(
-        bootstrap_scores(per_image_counts, seed, replicates=replicates, score=score, groups=groups),
-        [(1 - level) / 2, (1 + level) / 2],
-    )
+    if not 0 < level < 1 or replicates < 1:
+        raise UsageError(f"level must lie between 0 and 1 and replicates be at least 1, got {level} and {replicates}")
+    scores = bootstrap_scores(per_image_counts, seed, replicates=replicates, score=score, groups=groups)
+    low, high = np.quantile(scores, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
