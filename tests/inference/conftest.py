@@ -92,7 +92,7 @@ class Pooled(nn.Module):
         return SegmentationOutput(logits, (), heatmap, x)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def build():
     """``build("unet", depth=2, up="bilinear")`` gives a network in evaluation mode with weights from a fixed seed."""
 

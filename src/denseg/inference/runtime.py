@@ -339,16 +339,19 @@ class Blend:
         seams: What the windows disagreed about so far.
     """
 
-    def __init__(self, plan: TilePlan, channels: int, *, shape: str = "gaussian") -> None:
+    def __init__(
+        self, plan: TilePlan, channels: int, *, shape: str = "gaussian", seams: SeamReport | None = None
+    ) -> None:
         """Prepare the band of rows that is being summed.
 
         Args:
             plan: A plan without ``margin``; windows come in its order.
             channels: K, values per pixel (probabilities of the classes).
             shape: See :func:`blend_window`.
+            seams: The report to fill; a new one if ``None``.
         """
         self.plan = plan
-        self.seams = SeamReport()
+        self.seams = SeamReport() if seams is None else seams
         height, width = plan.window
         self._weight = blend_window(height, shape=shape)[:, None] * blend_window(width, shape=shape)  # (h, w)
         self._sum = np.zeros((channels, height, plan.canvas[1]), np.float32)

@@ -1,0 +1,358 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model that takes images of any size: whole where they fit into memory, in exact tiles where they don't.
+
+The mode is chosen from the model and can be asked for: ``whole``, ``halo`` (equal to the whole), ``overlap_tile`` (for
+models with a margin; equal to the whole), ``blend`` (for models that see the whole image at once; an approximation).
+
+Shape letters: B batch, C bands, K classes, H and W image height and width, h and w of a window.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from denseg.errors import ShapeError, UsageError
+from denseg.inference.canvas import fit_size
+from denseg.inference.halo import Reach, measure_reach
+from denseg.inference.memory import bytes_per_pixel
+from denseg.inference.runtime import Blend, Read, SeamReport, TilePlan, plan_tiles, run_plan
+from denseg.inference.views import Views
+from denseg.types import Geometry
+
+__all__ = ["Block", "Mode", "Strategy", "TileOptions", "TiledModel"]
+
+Array = npt.NDArray[Any]
+Mode = Literal["auto", "whole", "halo", "overlap_tile", "blend"]
+Result = Literal["labels", "probabilities"]
+
+LARGEST_TILE = 2048
+
+
+@dataclass(frozen=True)
+class TileOptions:
+    """What a user may say about tiles.
+
+    Attributes:
+        mode: ``auto`` chooses from the model.
+        tile: Side of the windows in pixels; chosen from ``memory`` if ``None``, and the image is whole where it fits.
+        overlap: Pixels that two windows share; twice the model's halo if ``None``, a quarter of the tile for ``blend``.
+        memory: Bytes that one forward pass may take, weights aside.
+        window: Weights of ``blend``: ``gaussian`` or ``hann``.
+    """
+
+    mode: Mode = "auto"
+    tile: int | None = None
+    overlap: int | None = None
+    memory: int = 2 << 30
+    window: str = "gaussian"
+
+
+class Strategy(NamedTuple):
+    """How one image is computed.
+
+    Attributes:
+        mode: Never ``auto``.
+        plan: The windows.
+        exact: Whether the result equals that of the whole image (up to rounding, 1e-5).
+        reason: Why, in a few words for a person.
+    """
+
+    mode: Mode
+    plan: TilePlan
+    exact: bool
+    reason: str
+
+    def __str__(self) -> str:
+        """Say the strategy in one line."""
+        return f"{self.plan}; mode {self.mode}, {'exact' if self.exact else 'approximate'}: {self.reason}"
+
+
+class Block(NamedTuple):
+    """A finished part of the result.
+
+    Attributes:
+        top: First row in the image.
+        left: First column in the image.
+        values: Labels ``(h, w)`` or probabilities ``(K, h, w)``.
+    """
+
+    top: int
+    left: int
+    values: Array
+
+
+class TiledModel:
+    """A network with what it takes to run it on images of any size; safe to call from several threads.
+
+    Attributes:
+        model: The network.
+        geometry: The network's.
+        num_classes: K.
+        in_channels: C.
+        options: What was said about tiles.
+        views: The views that are averaged; ``None`` for the image alone.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        geometry: Geometry,
+        *,
+        num_classes: int,
+        in_channels: int,
+        reach: Reach | None = None,
+        options: TileOptions | None = None,
+        views: Views | None = None,
+    ) -> None:
+        """Keep what is needed; nothing is computed yet.
+
+        Args:
+            model: The network in evaluation mode, on its device.
+            geometry: The network's.
+            num_classes: K.
+            in_channels: C.
+            reach: What ``measure_reach`` found for the model; measured when first needed if ``None``.
+            options: What the user said about tiles.
+            views: Views of the same model to average.
+
+        Raises:
+            UsageError: The model is in training mode, or a mode does not fit the model.
+        """
+        options = options or TileOptions()
+        if model.training:
+            raise UsageError("inference needs the model in evaluation mode; call model.eval() first")
+        if options.mode not in get_args(Mode):
+            raise UsageError(f"a tile mode is one of {', '.join(get_args(Mode))}; got {options.mode!r}")
+        if geometry.margin and options.mode in {"halo", "blend"}:
+            raise UsageError(
+                f"this model's result is {geometry.margin} pixels smaller than its input on each side: it is tiled by "
+                f"'overlap_tile', not {options.mode!r}"
+            )
+        if not geometry.margin and options.mode == "overlap_tile":
+            raise UsageError(
+                "'overlap_tile' is for models whose result is smaller than their input; leave the mode to 'auto'"
+            )
+        self.model = model
+        self.geometry = geometry
+        self.num_classes = num_classes
+        self.in_channels = in_channels
+        self.options = options
+        self.views = views
+        self._reach = reach if views is None else None
+        self._bytes: float | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def multiple(self) -> int:
+        """Sides of windows are multiples of this."""
+        return self.geometry.total_stride if self.views is None else self.views.multiple
+
+    @property
+    def label_type(self) -> npt.DTypeLike:
+        """``uint8``, or ``uint16`` for more than 256 classes."""
+        return np.uint8 if self.num_classes <= 256 else np.uint16
+
+    def reach(self) -> Reach:
+        """Give the reach; measured at the first call where it was not known."""
+        with self._lock:
+            if self._reach is None:
+                function = self.model if self.views is None else self.views
+                self._reach = measure_reach(function, in_channels=self.in_channels, multiple=self.multiple)
+            return self._reach
+
+    def strategy(self, height: int, width: int, *, memory: int | None = None) -> Strategy:
+        """Decide how an image is computed.
+
+        Args:
+            height: Rows of the image.
+            width: Columns of the image.
+            memory: Bytes for one forward pass; the options' if ``None``.
+
+        Returns:
+            The strategy.
+
+        Raises:
+            UsageError: The mode ``halo`` for a model that no halo makes exact.
+        """
+        pixels = int((memory or self.options.memory) / self._pixel_bytes())
+        if self.geometry.margin:
+            return self._overlap_tile(height, width, pixels)
+        mode, tile = self.options.mode, self.options.tile
+        canvas = [_round_up(side, self.multiple) for side in (height, width)]
+        if mode == "whole" or (mode == "auto" and tile is None and canvas[0] * canvas[1] <= pixels):
+            plan = plan_tiles(height, width, tile=(canvas[0], canvas[1]), overlap=0, multiple=self.multiple)
+            return Strategy("whole", plan, True, "the image fits into memory")
+        if tile is not None and max(canvas) <= tile:
+            plan = plan_tiles(height, width, tile=tile, overlap=0, multiple=self.multiple)
+            return Strategy("whole", plan, True, "the image fits into one tile")
+        reach = self.reach()
+        if mode == "halo" and reach.halo is None:
+            raise UsageError(f"no halo makes tiles of this model exact: {reach.reason}; use the mode 'blend'")
+        if mode == "blend" or reach.halo is None:
+            return self._blend(height, width, pixels, reach)
+        return self._halo(height, width, pixels, reach.halo, reach.reason)
+
+    def labels(self, image: Array, *, strategy: Strategy | None = None) -> Array:
+        """Label an image.
+
+        Args:
+            image: ``(C, H, W)`` float32, normalised.
+            strategy: How; decided if ``None``.
+
+        Returns:
+            ``(H, W)`` uint8, or uint16 for more than 256 classes.
+        """
+        height, width = image.shape[1:]
+        result = np.empty((height, width), self.label_type)
+        for block in self._blocks_of(image, "labels", strategy):
+            rows, columns = block.values.shape
+            result[block.top : block.top + rows, block.left : block.left + columns] = block.values
+        return result
+
+    def probabilities(self, image: Array, *, strategy: Strategy | None = None) -> npt.NDArray[np.float32]:
+        """Give the probability of every class at every pixel.
+
+        Args:
+            image: ``(C, H, W)`` float32, normalised.
+            strategy: How; decided if ``None``.
+
+        Returns:
+            ``(K, H, W)`` float32.
+        """
+        result = np.empty((self.num_classes, *image.shape[1:]), np.float32)
+        for block in self._blocks_of(image, "probabilities", strategy):
+            rows, columns = block.values.shape[1:]
+            result[:, block.top : block.top + rows, block.left : block.left + columns] = block.values
+        return result
+
+    def blocks(
+        self, read: Read, strategy: Strategy, *, result: Result = "labels", seams: SeamReport | None = None
+    ) -> Iterator[Block]:
+        """Compute an image part by part, in the order of the plan.
+
+        Args:
+            read: Called with ``(top, left, height, width)`` inside the image; gives ``(C, height, width)`` float32.
+            strategy: How.
+            result: ``labels`` or ``probabilities``.
+            seams: Filled with what overlapping windows disagree about (``blend`` only).
+
+        Yields:
+            Parts that together cover the image once.
+        """
+        if strategy.mode == "blend":
+            yield from self._blended(read, strategy.plan, result, seams)
+            return
+        compute = self._labels if result == "labels" else self._probabilities
+        for tile, values in run_plan(strategy.plan, read, compute):
+            yield Block(tile.core_top, tile.core_left, tile.crop(values))
+
+    def _blended(self, read: Read, plan: TilePlan, result: Result, seams: SeamReport | None) -> Iterator[Block]:
+        blend = Blend(plan, self.num_classes, shape=self.options.window, seams=seams)
+        for tile, values in run_plan(plan, read, self._probabilities):
+            for top, rows in blend.add(tile, values):
+                yield Block(top, 0, rows.argmax(axis=0).astype(self.label_type) if result == "labels" else rows)
+
+    def _blocks_of(self, image: Array, result: Result, strategy: Strategy | None) -> Iterator[Block]:
+        if image.ndim != 3 or image.shape[0] != self.in_channels:
+            raise ShapeError(f"an image of shape ({self.in_channels}, H, W) was expected, got {image.shape}")
+        strategy = strategy or self.strategy(image.shape[1], image.shape[2])
+        return self.blocks(
+            lambda top, left, rows, columns: image[:, top : top + rows, left : left + columns], strategy, result=result
+        )
+
+    def _overlap_tile(self, height: int, width: int, pixels: int) -> Strategy:
+        if self.options.tile is not None:
+            tile = fit_size(self.options.tile, self.geometry)
+        else:
+            tile = fit_size(min(int(pixels**0.5), LARGEST_TILE) - self.geometry.size_step, self.geometry)
+            tile = max(tile, fit_size(2 * self.geometry.margin + 8 * self.geometry.size_step, self.geometry))
+        overlap = self.options.overlap or 0
+        plan = plan_tiles(
+            height, width, tile=tile, overlap=overlap, multiple=self.geometry.size_step, margin=self.geometry.margin
+        )
+        return Strategy("overlap_tile", plan, True, "the model keeps only what it has full context for")
+
+    def _halo(self, height: int, width: int, pixels: int, halo: int, reason: str) -> Strategy:
+        overlap = 2 * halo if self.options.overlap is None else self.options.overlap
+        trim = _round_up(-(-overlap // 2), self.multiple)
+        tile = self.options.tile or self._tile_size(pixels, least=2 * trim + 4 * self.multiple)
+        plan = plan_tiles(height, width, tile=tile, overlap=overlap, multiple=self.multiple)
+        if overlap < 2 * halo and not plan.whole:
+            return Strategy("halo", plan, False, f"exact tiles share {2 * halo} pixels ({reason}), these {overlap}")
+        return Strategy("halo", plan, True, reason)
+
+    def _blend(self, height: int, width: int, pixels: int, reach: Reach) -> Strategy:
+        tile = _round_up(self.options.tile or self._tile_size(pixels, least=4 * self.multiple), self.multiple)
+        overlap = self.options.overlap
+        if overlap is None:
+            overlap = _round_up(tile // 4, 2 * self.multiple)
+        plan = plan_tiles(height, width, tile=tile, overlap=overlap, multiple=self.multiple)
+        exact = plan.whole
+        return Strategy("blend", plan, exact, reach.reason if reach.halo is None else "asked for")
+
+    def _tile_size(self, pixels: int, *, least: int) -> int:
+        """The largest square tile within the memory, but one that keeps something."""
+        return max(
+            _round_up(least, self.multiple), min(int(pixels**0.5), LARGEST_TILE) // self.multiple * self.multiple
+        )
+
+    def _pixel_bytes(self) -> float:
+        with self._lock:
+            if self._bytes is None:
+                function = self.model if self.views is None else self.views
+                side = fit_size(_round_up(128 + 2 * self.geometry.margin, self.multiple), self.geometry)
+                self._bytes = bytes_per_pixel(function, in_channels=self.in_channels, side=side)
+            return self._bytes
+
+    def _scores(self, windows: Array) -> tuple[Tensor, bool]:
+        """Scores ``(B, K, h, w)`` and whether they are probabilities."""
+        images = torch.from_numpy(np.ascontiguousarray(windows, dtype=np.float32))  # (B, C, h, w)
+        first = next(self.model.parameters(), None)
+        if first is not None:
+            images = images.to(first.device)
+        if self.views is not None:
+            return self.views(images), True
+        return self.model(images).logits, False
+
+    def _labels(self, windows: Array) -> Array:
+        with torch.inference_mode():
+            scores, _ = self._scores(windows)
+            labels: Array = scores.argmax(dim=1).cpu().numpy().astype(self.label_type)  # (B, h, w)
+        return labels
+
+    def _probabilities(self, windows: Array) -> Array:
+        with torch.inference_mode():
+            scores, done = self._scores(windows)
+            values: Array = (scores if done else scores.float().softmax(dim=1)).cpu().numpy()  # (B, K, h, w)
+        return values
+
+
+def model_parts(model: nn.Module) -> dict[str, Any]:
+    """Read what :class:`TiledModel` needs from a model of the catalog.
+
+    Args:
+        model: A model made by ``create_model``.
+
+    Returns:
+        ``geometry``, ``num_classes`` and ``in_channels``.
+
+    Raises:
+        UsageError: The model lacks one of them.
+    """
+    parts = {name: getattr(model, name, None) for name in ("geometry", "num_classes", "in_channels")}
+    missing: Sequence[str] = [name for name, value in parts.items() if value is None]
+    if missing:
+        raise UsageError(f"a model of create_model was expected; {type(model).__name__} has no {', '.join(missing)}")
+    return parts
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
