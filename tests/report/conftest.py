@@ -83,7 +83,9 @@ def scores_of(counts: np.ndarray) -> dict[str, Any]:
         "miou": float(np.mean(there)) if there else None,
         "pixel_accuracy": float(hits.sum() / max(counts.sum(), 1)),
         "mean_accuracy": float(np.mean(found)) if found else None,
-        "frequency_weighted_iou": float(np.nansum([(v or 0) * t for v, t in zip(iou, truth, strict=True)]) / counts.sum()),
+        "frequency_weighted_iou": float(
+            np.nansum([(v or 0) * t for v, t in zip(iou, truth, strict=True)]) / counts.sum()
+        ),
         "iou": iou,
         "recall": recall,
         "pixels": [int(t) for t in truth],
@@ -131,7 +133,10 @@ def write_run(
     rng = np.random.default_rng(7)
     data = root / "street"
     classes = ClassTable(tuple(names), tuple(colors))
-    rows = [SplitRow(f"t{i:03d}", f"images/train/t{i:03d}.png", f"masks/train/t{i:03d}.png", "train", "0" * 64) for i in range(24)]
+    rows = [
+        SplitRow(f"t{i:03d}", f"images/train/t{i:03d}.png", f"masks/train/t{i:03d}.png", "train", "0" * 64)
+        for i in range(24)
+    ]
     truths: dict[str, np.ndarray] = {}
     for split in splits:
         for kind in ("images", "masks"):
@@ -141,9 +146,9 @@ def write_run(
             labels = draw_street(rng, *size)
             labels[:2] = 255
             truths[stem] = labels
-            table = np.array([*(list(COLORS)), *[(90, 90, 90)] * 250])
-            pixels = table[labels] * 0.5 + 90 + rng.normal(0, 12, (*size, 1))
-            Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(data / "images" / split / f"{stem}.png")
+            table = np.array([*(list(COLORS)), *[(90, 90, 90)] * 250], np.uint8) // 2 + 70
+            pixels = table[labels] + rng.integers(0, 40, (*size, 1), np.uint8)
+            Image.fromarray(pixels).save(data / "images" / split / f"{stem}.png", compress_level=1)
             Image.fromarray(labels).save(data / "masks" / split / f"{stem}.png")
             rows.append(SplitRow(stem, f"images/{split}/{stem}.png", f"masks/{split}/{stem}.png", split, "0" * 64))
     values: dict[str, Any] = {

@@ -126,7 +126,7 @@ def axis_ticks(low: float, high: float, wanted: int = 5) -> tuple[float, ...]:
     """
     if not math.isfinite(low) or not math.isfinite(high):
         low, high = 0.0, 1.0
-    if high <= low:
+    if high - low <= max(abs(low), abs(high), 1e-100) * 1e-9:  # nothing to tell apart in double precision
         pad = abs(low) * 0.1 or 1.0
         low, high = low - pad, high + pad
     raw = (high - low) / max(wanted - 1, 1)

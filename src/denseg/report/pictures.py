@@ -31,7 +31,8 @@ from denseg.report.pixels import (
 __all__ = ["Shot", "ShotGroup", "choose", "take_shots"]
 
 _BUDGET = 2_800_000  # characters of all pictures together; the page stays under 5 MB with everything else
-_SIZES = (960, 720, 560, 440, 340, 260, 200)  # longest side, the first that fits the budget
+_LONGEST = 960  # pixels of the longest side, where the budget allows
+_SHORTEST = 64
 _ENOUGH = 12  # up to so many images all are shown
 
 
@@ -97,7 +98,7 @@ def choose(entries: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str, tuple[
     )
     if len(ranked) <= _ENOUGH:
         return (("all", "All images, worst first", tuple(ranked)),) if ranked else ()
-    middle = len(ranked) // 2
+    middle = max(len(ranked) // 2, 7)  # past the six worst
     return (
         ("worst", "Worst", tuple(ranked[:6])),
         ("typical", "Typical", tuple(ranked[middle - 1 : middle + 2])),
@@ -124,15 +125,16 @@ def take_shots(facts: RunFacts, colors: Sequence[Color]) -> tuple[ShotGroup, ...
         there = [found for entry in entries if (found := _load(facts, value["split"], entry, encoding)) is not None]
         if there:
             groups.append((key, title, there))
-    shots: tuple[ShotGroup, ...] = ()
-    for longest in _SIZES:
+    longest = _LONGEST
+    while True:
         shots = tuple(
             ShotGroup(key, title, tuple(_encode(found, longest, colors) for found in there))
             for key, title, there in groups
         )
-        if sum(map(_weight, (shot for group in shots for shot in group.shots))) <= _BUDGET:
-            break
-    return shots
+        weight = sum(len(part) for group in shots for shot in group.shots for part in _addresses(shot))
+        if weight <= _BUDGET or longest <= _SHORTEST:
+            return shots
+        longest = max(_SHORTEST, min(int(longest * 0.95 * (_BUDGET / weight) ** 0.5), longest - 1))
 
 
 def find_file(facts: RunFacts, name: str) -> Path | None:
@@ -156,13 +158,13 @@ def _load(facts: RunFacts, split: str, entry: Mapping[str, Any], encoding: MaskE
         raw = read_mask(facts.run.prediction_path(split, entry["stem"]))
     except DensegError:
         return None
-    prediction = shrink_labels(raw.values, _SIZES[0] * 2)
+    prediction = shrink_labels(raw.values, _LONGEST * 2)
     photo: NDArray[np.uint8] | None = None
     truth: Labels | None = None
     gone = []
     image, mask = find_file(facts, entry["image"]), find_file(facts, entry["mask"])
     try:
-        photo = None if image is None else shrink_photo(to_display(read_image(image)), _SIZES[0])
+        photo = None if image is None else shrink_photo(to_display(read_image(image)), _LONGEST)
     except DensegError:
         gone.append("image")
     try:
@@ -172,7 +174,7 @@ def _load(facts: RunFacts, split: str, entry: Mapping[str, Any], encoding: MaskE
     gone += ["image"] * (image is None) + ["mask"] * (mask is None)
     if truth is not None and truth.shape == raw.values.shape:
         words = _mistake_words(truth, raw.values, facts.classes.names)
-        truth = shrink_labels(truth, _SIZES[0] * 2)
+        truth = shrink_labels(truth, _LONGEST * 2)
     else:
         truth, words = None, ""
     if gone:
@@ -214,10 +216,6 @@ def _encode(found: _Pixels, longest: int, colors: Sequence[Color]) -> Shot:
         prediction=labels_png(prediction, colors),
         errors="" if wrong is None else errors_png(wrong),
     )
-
-
-def _weight(shot: Shot) -> int:
-    return sum(map(len, _addresses(shot)))
 
 
 def _addresses(shot: Shot) -> Iterable[str]:
