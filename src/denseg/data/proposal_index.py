@@ -206,7 +206,7 @@ def _told(tally: Tally, reading: Reading, values: Sequence[int], note: str, *, b
             find(
                 "labels-lost",
                 f"255 covers {share} of all pixels, too much for a border: labelled pixels would be ignored",
-                "put `ignore_index: 255` into dataset.yaml if 255 means no label, or name it under `label_map` as a class",
+                "put `ignore_index: 255` into dataset.yaml if 255 means no label, or name it under `label_map`",
                 files=tally.holding([border]),
             )
         )

@@ -22,6 +22,9 @@ from denseg.errors import ImageError
 
 __all__ = ["ImageFacts", "MaskFacts", "PairFacts", "look_at"]
 
+LOSSY = {"JPEG", "MPO", "JPEG2000", "AVIF", "WEBP"}
+FLAT_STEP = 4  # neighbours that differ by no more are equal but for noise
+FEW_VALUES = 12  # up to so many values are no sign of blurred masks
 MAX_VALUES = 4096  # distinct values kept per mask; a lossy colour mask has tens of thousands
 
 
@@ -59,6 +62,7 @@ class MaskFacts:
         dtype: Of the stored values.
         values: Distinct stored values, ascending; colours as one number ``red << 16 | green << 8 | blue``.
         counts: Pixels of each.
+        flat: Those of them whose four neighbours are about equal: an edge that JPEG or a resize made soft has none.
         cut: Whether there were more than ``MAX_VALUES``; the rarest are left out then.
         palette: ``(N, 3)`` colours of the indices, for ``palette``.
         lossy: Whether the format itself changes values: JPEG and its like.
@@ -71,6 +75,7 @@ class MaskFacts:
     dtype: str
     values: NDArray[np.int64]
     counts: NDArray[np.int64]
+    flat: NDArray[np.int64]
     cut: bool
     palette: NDArray[np.uint8] | None
     lossy: bool
@@ -154,11 +159,14 @@ def _spread(flat: NDArray[Any]) -> tuple[tuple[float, ...], ...]:
 def _mask_facts(path: Path, page: int, max_pixels: int) -> MaskFacts:
     decoded = decode(path, page=page, max_pixels=max_pixels)
     raw = to_mask(decoded, path)
-    values, counts = _tally(raw)
+    codes = _codes(raw)
+    values, counts = _tally(codes)
+    lossy = decoded.header.format in LOSSY
+    flat = _flat_counts(raw, codes, values) if lossy or len(values) > FEW_VALUES else counts
     cut = len(values) > MAX_VALUES
     if cut:
         keep = np.sort(np.argsort(-counts, kind="stable")[:MAX_VALUES])
-        values, counts = values[keep], counts[keep]
+        values, counts, flat = values[keep], counts[keep], flat[keep]
     return MaskFacts(
         info=image_info(decoded.header),
         digest=_digest(path, page),
@@ -166,26 +174,43 @@ def _mask_facts(path: Path, page: int, max_pixels: int) -> MaskFacts:
         dtype=decoded.header.dtype,
         values=values,
         counts=counts,
+        flat=flat,
         cut=cut,
         palette=raw.palette,
-        lossy=decoded.header.format in {"JPEG", "MPO", "JPEG2000", "AVIF"} or (decoded.header.format == "WEBP" and cut),
+        lossy=lossy and len(values) > 1,
         transparent=raw.transparent,
     )
 
 
-def _tally(raw: RawMask) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    values = raw.values
+def _codes(raw: RawMask) -> NDArray[Any]:
+    """Give ``(H, W)`` numbers; colours as ``red << 16 | green << 8 | blue``."""
     if raw.kind == "float":
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    if raw.kind == "color":
-        wide = values.astype(np.int64)
-        values = (wide[..., 0] << 16) | (wide[..., 1] << 8) | wide[..., 2]  # (H, W, 3) -> (H, W)
-    if values.dtype in (np.uint8, np.uint16):
-        counts = np.bincount(values.reshape(-1))
+        return np.zeros((0, 0), np.int64)
+    if raw.kind != "color":
+        return raw.values
+    wide = raw.values.astype(np.int32)
+    return (wide[..., 0] << 16) | (wide[..., 1] << 8) | wide[..., 2]  # (H, W, 3) -> (H, W)
+
+
+def _tally(codes: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    if codes.dtype in (np.uint8, np.uint16):
+        counts = np.bincount(codes.reshape(-1))
         present = np.flatnonzero(counts)
         return present.astype(np.int64), counts[present].astype(np.int64)
-    present, counts = np.unique(values, return_counts=True)
+    present, counts = np.unique(codes, return_counts=True)
     return present.astype(np.int64), counts.astype(np.int64)
+
+
+def _flat_counts(raw: RawMask, codes: NDArray[Any], values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Count the pixels of each value whose four neighbours are nearly equal; the outermost pixels are left out."""
+    wide = raw.values.astype(np.int32)
+    wide = wide[:, :, None] if wide.ndim == 2 else wide
+    inner = wide[1:-1, 1:-1]
+    flat = np.ones(inner.shape[:2], bool)
+    for shifted in (wide[:-2, 1:-1], wide[2:, 1:-1], wide[1:-1, :-2], wide[1:-1, 2:]):
+        flat &= (np.abs(inner - shifted) <= FLAT_STEP).all(axis=2)
+    held = np.searchsorted(values, codes[1:-1, 1:-1][flat])
+    return np.bincount(held, minlength=len(values)).astype(np.int64)
 
 
 def _digest(path: Path, page: int) -> str:

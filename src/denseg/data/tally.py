@@ -7,13 +7,13 @@ Colours are one number ``red << 16 | green << 8 | blue`` here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from denseg.data.survey import MaskFacts
+from denseg.data.survey import FEW_VALUES, MaskFacts
 
 __all__ = ["Blur", "Tally", "find_blur", "shown", "unpack"]
 
@@ -30,6 +30,7 @@ class Tally:
         values: Distinct stored values, ascending.
         files: In how many masks each value is.
         pixels: How many pixels hold each value.
+        flat: How many of them have equal neighbours.
         color: Whether values are colours.
     """
 
@@ -37,6 +38,7 @@ class Tally:
     values: NDArray[np.int64]
     files: NDArray[np.int64]
     pixels: NDArray[np.int64]
+    flat: NDArray[np.int64]
     color: bool
 
     @classmethod
@@ -52,12 +54,16 @@ class Tally:
         """
         if not masks:
             empty = np.zeros(0, np.int64)
-            return cls((), empty, empty, empty, color)
+            return cls((), empty, empty, empty, empty, color)
         turned = tuple((path, _as_color(facts) if color else facts) for path, facts in masks)
         values, where = np.unique(np.concatenate([facts.values for _, facts in turned]), return_inverse=True)
-        pixels = np.bincount(where, np.concatenate([facts.counts for _, facts in turned]), len(values))
-        files = np.bincount(where, minlength=len(values))
-        return cls(turned, values, files.astype(np.int64), pixels.astype(np.int64), color)
+
+        def add(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+            return np.bincount(where, np.concatenate(parts), len(values)).astype(np.int64)
+
+        pixels = add([facts.counts for _, facts in turned])
+        flat = add([facts.flat for _, facts in turned])
+        return cls(turned, values, np.bincount(where, minlength=len(values)).astype(np.int64), pixels, flat, color)
 
     @property
     def total(self) -> int:
@@ -106,27 +112,19 @@ def find_blur(tally: Tally, known: Sequence[int] = ()) -> Blur | None:
     """
     lossy = any(facts.lossy for _, facts in tally.masks)
     if known:
-        unknown = ~np.isin(tally.values, np.asarray(known))
-        if not unknown.any() or not (lossy or (int(unknown.sum()) > 16 and _scattered(tally, unknown))):
-            return None
         clean = np.asarray(sorted(known), np.int64)
+    elif len(tally.values) <= FEW_VALUES and not lossy:
+        return None
     else:
-        if len(tally.values) <= 12 and not lossy:
-            return None
         clean = _peaks(tally)
-        rest = ~np.isin(tally.values, clean)
-        between = int(tally.values[0]) in clean and int(tally.values[-1]) in clean
-        if not lossy and not (len(clean) >= 2 and _scattered(tally, rest) and (between or tally.color)):
-            return None
-        if not rest.any():
-            return None
+    rest = ~np.isin(tally.values, clean)
+    if not rest.any() or not (lossy or (len(clean) > 1 and _scattered(tally, rest))):
+        return None
     distance = _distance(tally, clean)
-    rest = distance > 0
     apart = min((int(d) for d in _gaps(clean, color=tally.color)), default=255)
     top = int(tally.values.max(initial=0))
     readable = apart >= MIN_DISTANCE and (tally.color or len(clean) > 1) and (tally.color or top >= 2 * MIN_DISTANCE)
-    blurred = np.zeros(0, np.int64) if not rest.any() else tally.values[rest]
-    files = tuple(tally.holding(blurred.tolist()))
+    files = tuple(tally.holding(tally.values[rest].tolist()))
     share = float(tally.pixels[rest].sum()) / max(tally.total, 1)
     return Blur(tuple(clean.tolist()), int(distance.max(initial=0)), share, files, readable)
 
@@ -177,18 +175,17 @@ def _as_color(facts: MaskFacts) -> MaskFacts:
         codes = grey << 16 | grey << 8 | grey
     values, where = np.unique(codes, return_inverse=True)
     counts = np.bincount(where, facts.counts, len(values)).astype(np.int64)
-    return MaskFacts(
-        facts.info, facts.digest, "color", facts.dtype, values, counts, facts.cut, None, facts.lossy, facts.transparent
-    )
+    flat = np.bincount(where, facts.flat, len(values)).astype(np.int64)
+    return replace(facts, kind="color", values=values, counts=counts, flat=flat, palette=None)
 
 
 def _peaks(tally: Tally) -> NDArray[np.int64]:
-    """Pick the values that many pixels hold and that no more frequent value is near to."""
+    """Pick the values that fill flat areas and that no more frequent value is near to."""
     peaks: list[int] = []
-    order = np.argsort(-tally.pixels, kind="stable")
+    order = np.argsort(-tally.flat, kind="stable")
     channels = _channels(tally.values, color=tally.color)
     for index in order[:2048]:
-        if tally.pixels[index] < MIN_SHARE * tally.total or len(peaks) == 64:
+        if tally.flat[index] < MIN_SHARE * tally.total or len(peaks) == 64:
             break
         if all(int(np.abs(channels[index] - channels[other]).max()) >= MIN_DISTANCE for other in peaks):
             peaks.append(int(index))
@@ -196,9 +193,10 @@ def _peaks(tally: Tally) -> NDArray[np.int64]:
 
 
 def _scattered(tally: Tally, rest: NDArray[np.bool_]) -> bool:
-    """Whether the values in ``rest`` are many and rare: edges, not classes."""
-    held = int(tally.pixels[rest].sum())
-    return bool(rest.any()) and held < 0.1 * tally.total and int(tally.pixels[rest].max()) < 0.01 * tally.total
+    """Whether the values in ``rest`` are many and fill no area: edges, not classes."""
+    held, clean = int(tally.pixels[rest].sum()), int(tally.pixels[~rest].sum())
+    edges = int(tally.flat[rest].sum()) < 0.02 * held and int(tally.flat[~rest].sum()) > 0.5 * clean
+    return edges and int(rest.sum()) > FEW_VALUES and held < 0.5 * tally.total
 
 
 def _distance(tally: Tally, clean: NDArray[np.int64]) -> NDArray[np.int64]:
