@@ -99,10 +99,10 @@ def default_crop(sizes: Iterable[tuple[int, int]], *, largest: int = 512) -> tup
     Raises:
         UsageError: There are no sizes.
     """
-    heights, widths = zip(*sizes, strict=True) or ((), ())
-    if not heights:
+    known = list(sizes)
+    if not known:
         raise UsageError("a crop needs at least one picture size, got none")
-    return min(largest, max(heights)), min(largest, max(widths))
+    return min(largest, max(height for height, _ in known)), min(largest, max(width for _, width in known))
 
 
 def _start(drawn: float, extent: int, window: int) -> int:

@@ -31,7 +31,12 @@ from denseg.ops.attention import dense_attention
 
 __all__ = ["NO_GRADIENT", "NonLocal", "concatenation_sum"]
 
-NO_GRADIENT = MappingProxyType({"phi.bias": "adds the same to all scores of a query, which softmax ignores"})
+NO_GRADIENT = MappingProxyType(
+    {
+        "phi.bias": "adds the same to all scores of a query, which softmax ignores",
+        "g.bias": "passes the weighted mean as a constant, which batch norm subtracts (the two Gaussian forms)",
+    }
+)
 
 Pairwise = Literal["embedded_gaussian", "gaussian", "dot_product", "concatenation"]
 

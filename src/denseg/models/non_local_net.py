@@ -36,7 +36,10 @@ if TYPE_CHECKING:
 __all__ = ["NO_GRADIENT", "NonLocalNet"]
 
 NO_GRADIENT: Mapping[str, str] = MappingProxyType(
-    {"block.phi.bias": "adds the same to all scores of a query, which softmax ignores"}
+    {
+        "block.phi.bias": "adds the same to all scores of a query, which softmax ignores",
+        "block.g.bias": "passes the weighted mean as a constant, which batch norm subtracts",
+    }
 )
 
 

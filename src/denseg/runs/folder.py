@@ -192,6 +192,12 @@ class RunFolder:
         """
         self._write_record(self.record() | {"status": status, **facts})
 
+    def remove_leftovers(self) -> None:
+        """Remove the temporary files of a process that was killed; call while holding the run's lock."""
+        for folder in (self.path, self._file("checkpoints"), self._file("evaluation")):
+            for path in folder.glob(".*.tmp") if folder.is_dir() else ():
+                path.unlink(missing_ok=True)
+
     def config(self) -> RunConfig:
         """Read the resolved configuration."""
         try:

@@ -152,6 +152,7 @@ def _train(
         if resume and RunFolder.is_run(out):
             if leader:
                 held.enter_context(lock_run(out))
+                run.remove_leftovers()
             loaded = load_state(run)
         if loaded is None:
             config, data = _begin(path, config, out, held if leader else None, progress)
