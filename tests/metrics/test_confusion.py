@@ -177,6 +177,45 @@ def test_faults_are_named() -> None:
     ConfusionMatrix(2).update(np.array([9]), np.array([255]))  # anything may stand under an ignored pixel
 
 
+@pytest.mark.parametrize(
+    ("dtype", "ignore_index"),
+    [(np.uint8, 255), (np.uint8, 3), (np.uint16, 65535), (np.int16, 255), (np.int16, -1), (np.int64, -100)],
+)
+def test_large_maps_are_counted_by_compiled_code_alike(dtype: type, ignore_index: int) -> None:
+    rng = np.random.default_rng(3)
+    prediction, target = rng.integers(0, 3, (2, 300, 301))
+    dropped = rng.random(target.shape) < 0.1
+    target[dropped] = ignore_index
+    prediction[dropped] = 99
+    counts = ConfusionMatrix(3, ignore_index).update(prediction.astype(dtype), target.astype(dtype)).counts
+    assert np.array_equal(counts, naive_counts(prediction, target, 3, ignore_index))
+
+
+@pytest.mark.parametrize(
+    ("prediction", "target", "text"),
+    [
+        (7, 0, "prediction must hold classes 0..2, got values from 0 to 7"),
+        (-1, 0, "prediction must hold classes 0..2, got values from -1 to 0"),
+        (0, 3, "target must hold classes 0..2 or 255 (ignored), got values from 0 to 3"),
+        (0, -2, "target must hold classes 0..2 or 255 (ignored), got values from -2 to 0"),
+    ],
+)
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_a_value_out_of_range_is_named(prediction: int, target: int, text: str, size: int) -> None:
+    predictions, targets = np.zeros((2, size), int)
+    predictions[5], targets[5] = prediction, target
+    matrix = ConfusionMatrix(3)
+    with pytest.raises(ShapeError, match=f"^{re.escape(text)}$"):
+        matrix.update(predictions, targets)
+    assert matrix.counts.sum() == 0
+
+
+def test_scores_in_place_of_labels_are_refused() -> None:
+    expected = "prediction must hold integer labels, got torch.float64; take the argmax of scores first"
+    with pytest.raises(ShapeError, match=f"^{re.escape(expected)}$"):
+        ConfusionMatrix(2).update(np.zeros(3), np.zeros(3, int))
+
+
 def test_many_classes_are_counted_fast() -> None:
     rng = np.random.default_rng(0)
     prediction, target = torch.from_numpy(rng.integers(0, 150, (2, 4, 512, 512)).astype(np.int64))

@@ -77,7 +77,8 @@ def _count_compiled(prediction: Tensor, target: Tensor, num_classes: int, ignore
         kept = labels.dtype in {torch.uint8, torch.uint16, torch.int64}
         arrays.append((labels if kept else labels.long()).detach().contiguous().reshape(-1).numpy())  # (N,)
     tables = np.zeros((4, num_classes**2), dtype=np.int64)
-    wrong = _compiled()(arrays[0], arrays[1], num_classes, -1 if ignore_index is None else ignore_index, tables)
+    dropped = num_classes if ignore_index is None else ignore_index
+    wrong = _compiled()(arrays[0], arrays[1], num_classes, dropped, ignore_index is not None, tables)
     if wrong:
         return None
     return torch.from_numpy(tables.sum(axis=0)).reshape(num_classes, num_classes)  # (K*K,) -> (K, K)
@@ -95,7 +96,12 @@ def _compiled() -> Callable[..., int]:
 
 
 def _count(
-    prediction: NDArray[Any], target: NDArray[Any], num_classes: int, ignore_index: int, tables: NDArray[np.int64]
+    prediction: NDArray[Any],
+    target: NDArray[Any],
+    num_classes: int,
+    ignore_index: int,
+    drops: bool,
+    tables: NDArray[np.int64],
 ) -> int:
     """Count into four tables in turn, so that equal neighbours need not wait for each other's sum."""
     wrong = 0
@@ -103,7 +109,7 @@ def _count(
     for index in range(target.size):
         truth = np.int64(target[index])
         guess = np.uint64(prediction[index])  # a negative one becomes large
-        if truth == ignore_index:
+        if drops and truth == ignore_index:
             continue
         if np.uint64(truth) < classes and guess < classes:
             tables[index & 3, truth * num_classes + np.int64(guess)] += 1
