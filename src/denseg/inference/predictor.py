@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one door to a trained model: a checkpoint or run and an image of any size in, labels out.
+
+Shape letters: C bands, K classes, H and W image height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from denseg.data.decode import DEFAULT_MAX_PIXELS
+from denseg.data.images import match_bands, read_image
+from denseg.data.normalization import Normalization
+from denseg.errors import CheckpointError, ImageError, ShapeError
+from denseg.inference.device import choose_device
+from denseg.inference.halo import Reach
+from denseg.inference.tiled import Strategy, TiledModel, TileOptions, model_parts
+from denseg.inference.views import Views
+from denseg.models.checkpoint import checkpoint_path, load_checkpoint
+from denseg.types import ClassTable
+
+__all__ = ["Predictor"]
+
+Array = npt.NDArray[Any]
+
+
+class Predictor:
+    """Labels images with one model; safe to call from several threads.
+
+    Attributes:
+        tiled: The network with its tiles.
+        classes: Names and colours.
+        normalization: Applied to every image.
+        metadata: What the checkpoint says besides; empty for a model without one.
+        path: The checkpoint's file; ``None`` for a model without one.
+        max_pixels: Larger files are refused before they are decoded.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        classes: ClassTable,
+        normalization: Normalization,
+        reach: Reach | None = None,
+        options: TileOptions | None = None,
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+        turns: bool = False,
+    ) -> None:
+        """Wrap a model in evaluation mode, on its device.
+
+        Args:
+            model: A network of ``create_model``.
+            classes: Names and colours.
+            normalization: As in training.
+            reach: The model's, where known.
+            options: What to do about tiles.
+            scales: Sizes at which the image is seen; several are averaged.
+            flip: See it mirrored left to right, too.
+            turns: See it at all four quarter turns.
+        """
+        parts = model_parts(model)
+        views = None
+        if tuple(scales) != (1.0,) or flip or turns:
+            views = Views(model, parts["geometry"], scales=scales, flip=flip, turns=turns).eval()
+        self.tiled = TiledModel(model, **parts, reach=reach, options=options, views=views)
+        self.classes = classes
+        self.normalization = normalization
+        self.metadata: dict[str, Any] = {}
+        self.path: Path | None = None
+        self.max_pixels = DEFAULT_MAX_PIXELS
+
+    @classmethod
+    def load(
+        cls,
+        path: Path | str,
+        *,
+        device: str = "auto",
+        tile: int | None = None,
+        overlap: int | None = None,
+        options: TileOptions | None = None,
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+        turns: bool = False,
+    ) -> Predictor:
+        """Load a checkpoint.
+
+        Args:
+            path: The file, or a run folder (its best checkpoint, else its last).
+            device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+            tile: Side of the windows in pixels; chosen from the memory if ``None``.
+            overlap: Pixels that two windows share; chosen from the model if ``None``.
+            options: All options of tiles; ``tile`` and ``overlap`` are laid over them.
+            scales: Sizes at which the image is seen; several are averaged.
+            flip: See it mirrored left to right, too.
+            turns: See it at all four quarter turns.
+
+        Returns:
+            The predictor.
+
+        Raises:
+            CheckpointError: The file is missing or damaged, or holds no normalisation.
+        """
+        target = choose_device(device)
+        file = checkpoint_path(path)
+        model, metadata = load_checkpoint(file)
+        if metadata["normalization"] is None:
+            raise CheckpointError(
+                f"{file} does not say how its images were normalised; save it again with "
+                "save_checkpoint(…, normalization=…)",
+                path=file,
+            )
+        model.to(device=target, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        base = options or TileOptions()
+        chosen = TileOptions(
+            base.mode,
+            base.tile if tile is None else tile,
+            base.overlap if overlap is None else overlap,
+            base.memory,
+            base.window,
+        )
+        predictor = cls(
+            model,
+            classes=ClassTable.from_json(metadata["classes"]),
+            normalization=Normalization.from_json(metadata["normalization"]),
+            reach=None if metadata["halo"] is None else Reach.from_json(metadata["halo"]),
+            options=chosen,
+            scales=scales,
+            flip=flip,
+            turns=turns,
+        )
+        predictor.metadata = metadata
+        predictor.path = file
+        return predictor
+
+    def predict(self, image: Path | str | Array, *, strategy: Strategy | None = None) -> Array:
+        """Label one image.
+
+        Args:
+            image: A file, or pixels as :func:`~denseg.data.images.read_image` gives them: ``(H, W, C)`` or ``(H, W)``,
+                unscaled.
+            strategy: How it is tiled; decided from the image if ``None``.
+
+        Returns:
+            ``(H, W)`` labels in 0..K-1, uint8, or uint16 for more than 256 classes.
+        """
+        return self.tiled.labels(self.prepare(image), strategy=strategy)
+
+    def probabilities(self, image: Path | str | Array, *, strategy: Strategy | None = None) -> npt.NDArray[np.float32]:
+        """Give the probability of every class at every pixel.
+
+        Args:
+            image: As for :meth:`predict`.
+            strategy: How it is tiled; decided from the image if ``None``.
+
+        Returns:
+            ``(K, H, W)`` float32, the sum over K is 1.
+        """
+        return self.tiled.probabilities(self.prepare(image), strategy=strategy)
+
+    def strategy(self, height: int, width: int) -> Strategy:
+        """Say how an image of a size would be computed.
+
+        Args:
+            height: Rows of the image.
+            width: Columns of the image.
+
+        Returns:
+            The strategy; ``str()`` of it is a line for a person.
+        """
+        return self.tiled.strategy(height, width)
+
+    def prepare(self, image: Path | str | Array) -> npt.NDArray[np.float32]:
+        """Read, check and normalise one image.
+
+        Args:
+            image: As for :meth:`predict`.
+
+        Returns:
+            ``(C, H, W)`` float32.
+
+        Raises:
+            ImageError: The file cannot be read, or its bands or value range are not those of training.
+            ShapeError: The array is no image.
+        """
+        name: Path | str = "the image"
+        if isinstance(image, (Path, str)):
+            name = image
+            image = read_image(image, max_pixels=self.max_pixels)
+        pixels = image[:, :, None] if image.ndim == 2 else image
+        if pixels.ndim != 3 or 0 in pixels.shape:
+            raise ShapeError(
+                f"an image is (H, W, C) or (H, W) with at least one pixel, got an array of shape {image.shape}"
+            )
+        pixels = match_bands(pixels, self.normalization.bands, name)
+        self._check_range(pixels, name)
+        return cast("npt.NDArray[np.float32]", self.normalization.apply(pixels))
+
+    def _check_range(self, pixels: Array, name: Path | str) -> None:
+        """Refuse pixels that would surely be misread: another bit depth, or 0..1 where 0..255 was meant."""
+        scale = self.normalization.scale
+        kind = pixels.dtype.kind
+        if kind == "b":
+            raise ImageError(f"{name}: pixels are true or false; multiply them by {scale:g}", path=_path(name))
+        if kind not in "iuf":
+            raise ImageError(f"{name}: pixels are of type {pixels.dtype}, not numbers; convert them", path=_path(name))
+        if kind == "u" and scale > 1 and float(np.iinfo(pixels.dtype).max) != scale:
+            largest = float(pixels.max())
+            if largest > scale or (scale > 255 and largest <= 255):
+                bits = pixels.dtype.itemsize * 8
+                raise ImageError(
+                    f"{name}: {bits}-bit pixels up to {largest:g}, the model was trained on values of 0..{scale:g}; "
+                    "bring them to that range",
+                    path=_path(name),
+                )
+        if kind == "f" and scale > 1:
+            finite = pixels[np.isfinite(pixels)]
+            largest = float(finite.max()) if finite.size else 0.0
+            if 0 < largest <= 1:
+                raise ImageError(
+                    f"{name}: float pixels up to {largest:g}, the model was trained on values of 0..{scale:g}; "
+                    f"multiply them by {scale:g}",
+                    path=_path(name),
+                )
+
+
+def _path(name: Path | str) -> Path | None:
+    return None if name == "the image" else Path(name)
