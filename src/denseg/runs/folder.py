@@ -200,8 +200,9 @@ class RunFolder:
 
     def config(self) -> RunConfig:
         """Read the resolved configuration."""
+        text = self._read_text("config.yaml")
         try:
-            values = yaml.safe_load(self._read_text("config.yaml"))
+            values = yaml.safe_load(text)
             return load_config(base=values if isinstance(values, dict) else {})
         except (yaml.YAMLError, ConfigError) as error:
             raise RunError(
@@ -210,8 +211,9 @@ class RunFolder:
 
     def classes(self) -> ClassTable:
         """Read the classes."""
+        text = self._read_text("classes.yaml")
         try:
-            return ClassTable.from_json(yaml.safe_load(self._read_text("classes.yaml")))
+            return ClassTable.from_json(yaml.safe_load(text))
         except (yaml.YAMLError, DensegError, KeyError, TypeError, ValueError, IndexError) as error:
             raise RunError(
                 f"the run {self.path} is damaged: classes.yaml: {_one_line(error)}", path=self.path
@@ -229,9 +231,10 @@ class RunFolder:
         Raises:
             RunError: The manifest is missing or damaged.
         """
+        text = self._read_text("split.csv")
         try:
-            rows = parse_split(self._read_text("split.csv"))
-        except (KeyError, TypeError) as error:
+            rows = parse_split(text)
+        except ValueError as error:
             raise RunError(f"the run {self.path} is damaged: split.csv: {_one_line(error)}", path=self.path) from error
         return rows if name is None else [row for row in rows if row.split == name]
 

@@ -99,8 +99,20 @@ def parse_split(text: str) -> list[SplitRow]:
 
     Returns:
         The rows, in order.
+
+    Raises:
+        ValueError: A column is missing, or a row has too few cells.
     """
-    return [SplitRow(**{field: row[field] for field in SplitRow._fields}) for row in csv.DictReader(io.StringIO(text))]
+    reader = csv.DictReader(io.StringIO(text))
+    missing = [field for field in SplitRow._fields if field not in (reader.fieldnames or ())]
+    if missing:
+        raise ValueError(f"column {missing[0]} is missing")
+    rows = []
+    for row in reader:
+        if None in row.values():
+            raise ValueError(f"line {reader.line_num} is cut short")
+        rows.append(SplitRow(**{field: row[field] for field in SplitRow._fields}))
+    return rows
 
 
 def _cell(value: object) -> object:

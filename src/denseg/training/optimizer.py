@@ -34,8 +34,7 @@ def create_optimizer(
 
     The learning rate of a parameter is ``train.learning_rate`` times the multipliers of all parts it belongs to, its
     weight decay likewise. Biases, normalisation weights and other vectors do not decay unless
-    ``train.decay_norm_and_bias``; a part that names ``weight_decay`` itself has the last word on being non-zero only
-    together with that key. Parameters with the same numbers share a group.
+    ``train.decay_norm_and_bias``. Parameters with the same numbers share a group.
 
     Args:
         model: The network, on its device; parameters with ``requires_grad=False`` stay out.
@@ -100,8 +99,7 @@ def freeze_parts(
     """Stop the gradients of parts that do not learn: those of ``freeze``, and parts with a learning rate of 0.
 
     Args:
-        model: The network; its parameters' ``requires_grad`` is set, also back to true for a later stage. Parameters
-            that the model itself created frozen must be told in ``model.frozen_parameters``.
+        model: The network; what it was built with frozen (bilinear kernels) stays so.
         config: The stage's ``train`` section.
         freeze: Parts or prefixes of parameter names.
         parts: See ``create_optimizer``.
@@ -110,14 +108,15 @@ def freeze_parts(
         Names of the parameters that are frozen now.
     """
     members = _part_members(model, parts or {})
-    frozen: set[str] = set(_born_frozen(model))
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     for name in freeze:
         frozen |= _members_of(name, members, "stages.freeze")
     for name, part in config.parts.items():
         if part.learning_rate == 0:
             frozen |= _members_of(name, members, "train.parts")
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name not in frozen)
+        if name in frozen:
+            parameter.requires_grad_(False)
     return frozenset(frozen)
 
 
@@ -206,10 +205,6 @@ def _members_of(part: str, members: Mapping[str, set[str]], key: str) -> set[str
     near = nearest_name(part, known)
     hint = f" Did you mean {near!r}?" if near else ""
     raise ConfigError(f"{key}: this network has no part {part!r}.{hint} Known: {', '.join(known)}", key=key)
-
-
-def _born_frozen(model: nn.Module) -> set[str]:
-    return set(getattr(model, "frozen_parameters", ()))
 
 
 def _product(values: Iterable[float]) -> float:

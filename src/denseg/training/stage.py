@@ -106,6 +106,7 @@ class Stage:
             ignore_index=data.classes.ignore_index,
             aux_weight=self.train.aux_weight,
             loss_at=self.train.loss_at,
+            feature_channels=feature_channels(self.model),
         ).to(fabric.device)
         self.module, self.stepper = fabric.setup(model, self.optimizer)
         if fabric.world_size > 1:
