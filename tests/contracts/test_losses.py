@@ -32,9 +32,13 @@ NOT_SEPARABLE: dict[str, str] = {
 
 
 def build(name: str, num_classes: int = K, **options: Any) -> nn.Module:
-    if "in_channels" in inspect.signature(LOSSES[name]).parameters:
-        options.setdefault("in_channels", num_classes)
-    return create_loss(name, num_classes=num_classes, ignore_index=IGNORE, **options)
+    if "in_channels" not in inspect.signature(LOSSES[name]).parameters:
+        return create_loss(name, num_classes=num_classes, ignore_index=IGNORE, **options)
+    loss = create_loss(name, num_classes=num_classes, ignore_index=IGNORE, in_channels=num_classes, **options)
+    axes = torch.eye(num_classes).view(1, num_classes, 1, num_classes)  # every class has been met: on its own axis
+    loss(axes, torch.arange(num_classes).view(1, 1, num_classes))
+    loss.update()
+    return loss
 
 
 def sample(

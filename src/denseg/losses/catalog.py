@@ -10,6 +10,7 @@ from torch import nn
 
 from denseg.losses.cross_entropy import CrossEntropyLoss
 from denseg.losses.dice import DiceLoss
+from denseg.losses.hfd import HFDLoss
 
 __all__ = ["LOSSES"]
 
@@ -17,5 +18,6 @@ LOSSES: Mapping[str, type[nn.Module]] = MappingProxyType(
     {
         "cross_entropy": CrossEntropyLoss,
         "dice": DiceLoss,
+        "hfd": HFDLoss,
     }
 )

@@ -53,6 +53,7 @@ class CompositeLoss(nn.Module):
         ignore_index: int = 255,
         aux_weight: float = 0.4,
         loss_at: Literal["input", "heatmap"] = "input",
+        feature_channels: int | None = None,
     ) -> None:
         """Build the losses.
 
@@ -63,6 +64,7 @@ class CompositeLoss(nn.Module):
             aux_weight: Factor of the same sum over auxiliary scores.
             loss_at: Where scores and labels meet: at the ``input``'s size, or at the ``heatmap``'s, on labels picked
                 under its positions.
+            feature_channels: Channels of ``SegmentationOutput.features``, for losses that read them.
 
         Raises:
             UnknownNameError: There is no loss, or no option, of a name.
@@ -82,6 +84,8 @@ class CompositeLoss(nn.Module):
         for name, value in weights.items():
             options = dict(value) if isinstance(value, Mapping) else {"weight": value}
             self.weights[name] = float(options.pop("weight", 1.0))
+            if feature_channels is not None and "in_channels" in loss_options(name):
+                options.setdefault("in_channels", feature_channels)
             self.members[name] = create_loss(name, num_classes=num_classes, ignore_index=ignore_index, **options)
 
     def forward(
@@ -174,14 +178,32 @@ def create_loss(name: str, *, num_classes: int, ignore_index: int = 255, **optio
 
     Raises:
         UnknownNameError: There is no loss, or no option, of that name.
+        UsageError: The loss reads features and does not know how many channels they have.
     """
-    if name not in LOSSES:
-        raise UnknownNameError("loss", name, LOSSES)
-    known = inspect.signature(LOSSES[name]).parameters.keys() - {"num_classes", "ignore_index"}
+    known = loss_options(name)
     for option in options:
         if option not in known:
             raise UnknownNameError(f"option of the loss {name}", option, [*known, "weight"])
+    if "in_channels" in known - options.keys():
+        raise UsageError(f"the loss {name} reads features; give in_channels, the channels of the model's features")
     return LOSSES[name](num_classes=num_classes, ignore_index=ignore_index, **options)
+
+
+def loss_options(name: str) -> set[str]:
+    """Tell which options a loss takes.
+
+    Args:
+        name: Catalog name, see ``LOSSES``.
+
+    Returns:
+        Names of its keyword arguments, classes and ignore index aside.
+
+    Raises:
+        UnknownNameError: There is no loss of that name.
+    """
+    if name not in LOSSES:
+        raise UnknownNameError("loss", name, LOSSES)
+    return set(inspect.signature(LOSSES[name]).parameters) - {"num_classes", "ignore_index"}
 
 
 def check_labels(target: Tensor, *, num_classes: int, ignore_index: int) -> None:

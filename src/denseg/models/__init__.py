@@ -6,6 +6,7 @@ from __future__ import annotations
 from denseg.models.catalog import MODELS, ModelEntry, create_model, split_parameters
 from denseg.models.checkpoint import Checkpoint, LoadReport, load_checkpoint, load_weights, save_checkpoint
 from denseg.models.interface import SegmentationModel
+from denseg.models.probe import feature_channels
 from denseg.types import SegmentationOutput
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "SegmentationModel",
     "SegmentationOutput",
     "create_model",
+    "feature_channels",
     "load_checkpoint",
     "load_weights",
     "save_checkpoint",

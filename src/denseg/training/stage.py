@@ -11,7 +11,7 @@ import torch.distributed
 from torch import Tensor
 
 from denseg.losses import CompositeLoss
-from denseg.models import split_parameters
+from denseg.models import feature_channels, split_parameters
 from denseg.training.optimizer import create_optimizer, freeze_parts, load_optimizer_tensors
 from denseg.training.setup import (
     create_stage_model,
