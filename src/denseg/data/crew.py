@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Worker processes that outlive what they read: a file that crashes or hangs a decoder costs one answer, no more.
+"""Worker processes that outlive what they read: a file that crashes or hangs a decoder costs one answer, no more."""
 
 from __future__ import annotations
 
