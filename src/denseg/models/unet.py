@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from denseg.backbones import Backbone
 from denseg.errors import ShapeError, UsageError
-from denseg.layers import ConvBlock, init_classifier, init_conv
+from denseg.layers import ConvBlock, init_conv
 from denseg.models.interface import SegmentationModel
 from denseg.ops import center_crop
 from denseg.types import FeatureSpec, Geometry, SegmentationOutput
@@ -85,7 +85,8 @@ class UNet(SegmentationModel):
         self.in_channels = backbone.in_channels
         self.backbone = backbone
         self.decoder = Decoder(backbone.specs, channels)
-        self.classifier = init_classifier(nn.Conv2d(channels[-1], num_classes, 1))
+        self.classifier = nn.Conv2d(channels[-1], num_classes, 1)
+        init_conv(self.classifier)  # Section 3: sqrt(2 / N); smaller weights on so few channels stall the start
         self.geometry = Geometry(score_stride=1, total_stride=backbone.output_stride)
 
     def forward(self, images: Tensor) -> SegmentationOutput:
