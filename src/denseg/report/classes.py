@@ -74,10 +74,10 @@ class Cell:
 
     @property
     def text(self) -> str:
-        """The part of the row in whole percent; a point for less than half a percent, nothing without a row."""
-        if self.share is None:
+        """The part of the row in whole percent; a point for less than half a percent, nothing for none."""
+        if not self.share:
             return ""
-        return "·" if 0 < self.share < 0.005 else f"{100 * self.share:.0f}"
+        return "·" if self.share < 0.005 else f"{100 * self.share:.0f}"
 
     @property
     def tint(self) -> str:

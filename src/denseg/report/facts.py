@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from denseg.config import RunConfig
@@ -70,6 +70,12 @@ class RunFacts:
         return next(iter(self.evaluations.values()), None)
 
     @property
+    def device(self) -> str:
+        """What it ran on, as far as it is known."""
+        asked = self.config.device if self.config.device != "auto" else ""
+        return str(self.environment.get("device") or self.record.get("device") or asked)
+
+    @property
     def name(self) -> str:
         """The run's name: its folder's."""
         return self.run.path.resolve().name
@@ -93,13 +99,17 @@ def read_facts(run: RunFolder) -> RunFacts:
     """
     splits = run.evaluations()
     ordered = [split for split in _HEADLINE_ORDER if split in splits] + [s for s in splits if s not in _HEADLINE_ORDER]
+    record, history = run.record(), read_history(run.metrics())
+    best = (record.get("best") or {}).get("epoch")  # by the run's own metric, which need not be mIoU
+    if best in history.epochs:
+        history = replace(history, best=history.epochs.index(best))
     return RunFacts(
         run=run,
-        record=run.record(),
+        record=record,
         config=run.config(),
         classes=run.classes(),
         images=dict(Counter(row.split for row in run.split())),
-        history=read_history(run.metrics()),
+        history=history,
         environment=run.environment(),
         check=run.check(),
         evaluations={split: _settled(run.evaluation(split)) for split in ordered},

@@ -145,9 +145,11 @@ def _training_words(facts: RunFacts) -> str:
     history = facts.history
     if history.best is None:
         return ""
+    name = {"miou": "mIoU"}.get(facts.config.train.metric, facts.config.train.metric)
+    miou = history.values("val_miou")[history.best]
     return (
-        f"Best validation mIoU {score(history.values('val_miou')[history.best])} after epoch "
-        f"{history.epochs[history.best]}; the weights of that epoch are scored below."
+        f"Best {name} on the validation images after epoch {history.epochs[history.best]} (mIoU {score(miou)}); the "
+        "weights of that epoch are scored below."
     )
 
 
@@ -199,7 +201,6 @@ def _environment(facts: RunFacts) -> list[tuple[str, str]]:
         "processor": "processor",
         "cores": "cores",
         "memory_bytes": "memory",
-        "device": "device",
         "threads": "threads",
         "precision": "precision",
         "folder": "started in",
@@ -211,6 +212,8 @@ def _environment(facts: RunFacts) -> list[tuple[str, str]]:
             value = str(value or "")[:12]
         if value not in (None, ""):
             result.append((title, f"{value / 2**30:.1f} GiB" if key == "memory_bytes" else str(value)))
+    if facts.device:
+        result.append(("device", facts.device))
     packages = values.get("packages") or {}
     if packages:
         result.append(("packages", ", ".join(f"{name} {version}" for name, version in packages.items())))

@@ -67,7 +67,7 @@ def _training(facts: RunFacts) -> str:
     seconds = facts.history.total("seconds")
     length = f" for {plural(len(facts.history), 'epoch')}" if len(facts.history) else ""
     time = f", which took {duration(seconds)}" if seconds else ""
-    device = device_words(str(facts.environment.get("device") or ""))
+    device = device_words(facts.device)
     where = f" on {device}" if device and time else ""
     return f"{facts.model} was trained on {plural(trained, 'image')}{length}{time}{where}."
 

@@ -57,13 +57,10 @@ document.addEventListener("DOMContentLoaded", () => {
         const part = sum ? counts[truth][called] / sum : 0;
         const value = by === "pixels" ? Math.log1p(counts[truth][called]) / Math.log1p(top) : part;
         cell.style.setProperty("--v", (100 * (truth === called ? value : Math.min(1, Math.sqrt(value) * 1.1))).toFixed(1));
-        if (by === "pixels") {
-          cell.textContent = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 2 }).format(
-            counts[truth][called],
-          );
-        } else {
-          cell.textContent = sum ? (part > 0 && part < 0.005 ? "·" : (100 * part).toFixed(0)) : "";
-        }
+        const short = { notation: "compact", maximumSignificantDigits: 2 };
+        if (!counts[truth][called]) cell.textContent = "";
+        else if (by === "pixels") cell.textContent = new Intl.NumberFormat("en", short).format(counts[truth][called]);
+        else cell.textContent = part < 0.005 ? "·" : (100 * part).toFixed(0);
       }
     };
     const arrange = (order) => {
