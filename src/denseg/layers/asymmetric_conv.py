@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from denseg.errors import UsageError
+from denseg.errors import ShapeError, UsageError
 from denseg.layers.conv import init_conv
 from denseg.layers.norm import BatchNorm2d
 
@@ -83,7 +83,12 @@ class AsymmetricConv(nn.Module):
 
         Returns:
             ``(B, D, h, w)`` at stride 1, else ``(B, D, ceil(h / stride), ceil(w / stride))``.
+
+        Raises:
+            ShapeError: ``features`` is not 4-D.
         """
+        if features.ndim != 4:
+            raise ShapeError(f"AsymmetricConv takes features of shape (B, C, h, w), got {tuple(features.shape)}")
         total: Tensor = self.square(features) + self.row(features) + self.column(features)
         return total
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from denseg.errors import ShapeError
 from denseg.layers.conv import ConvBlock
 
 if TYPE_CHECKING:
@@ -58,7 +59,12 @@ class SeparableConv(nn.Module):
 
         Returns:
             ``(B, C', h, w)``.
+
+        Raises:
+            ShapeError: ``features`` is not 4-D.
         """
+        if features.ndim != 4:
+            raise ShapeError(f"SeparableConv takes features of shape (B, C, h, w), got {tuple(features.shape)}")
         filtered: Tensor = self.depthwise(features)  # (B, C, h, w)
         mixed: Tensor = self.pointwise(filtered)  # (B, C', h, w)
         return mixed
