@@ -66,7 +66,7 @@ def cli_page() -> str:
         parts.append(f"\n## denseg {name}\n\n{command.help}\n\n```sh\n{usage} [OPTIONS]\n```\n")
         rows = [(f"`{argument.metavar or argument.name}`", argument.help or "", "") for argument in arguments]
         for option in options:
-            value = f" {option.metavar}" if option.metavar else "" if option.is_flag else f" {option.type.name.upper()}"
+            value = f" {option.metavar}" if option.metavar else ""
             default = "" if option.default in (None, False, (), []) else f"`{option.default}`"
             rows.append((f"`{', '.join(option.opts)}{value}`", option.help or "", default))
         parts.append(table(("", "meaning", "default"), rows))
@@ -143,7 +143,7 @@ def models_page() -> str:
         [
             "# Models\n\nWhat `denseg models` lists. Parameters are those of the default form with 21 classes.\n",
             table(("model", "default backbone", "parameters", "forms", "paper"), models),
-            "\n## Layers\n\nEach maps `(B, C, h, w)` to `(B, C', h, w)`, usable alone. Parameters at 512 channels in.\n",
+            "\n## Layers\n\nEach maps `(B, C, h, w)` to `(B, C', h, w)`. Parameters at 512 channels in.\n",
             table(("layer", "parameters", "paper"), layers),
             "\n## Losses\n",
             table(("loss", "paper"), ((f"`{row['name']}`", paper(row)) for row in catalogs.losses)),

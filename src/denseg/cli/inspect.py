@@ -23,7 +23,9 @@ def inspect(
     size: Annotated[str, typer.Option("--size", metavar="HxW", help="Input size that the MACs are counted at.")] = (
         "512x512"
     ),
-    num_classes: Annotated[int, typer.Option("--num-classes", min=1, help="Classes of the last layer.")] = 21,
+    num_classes: Annotated[
+        int, typer.Option("--num-classes", metavar="N", min=1, help="Classes of the last layer.")
+    ] = 21,
     checkpoint: Annotated[
         Path | None, typer.Option("--checkpoint", metavar="FILE", help="Inspect what a run or checkpoint holds.")
     ] = None,

@@ -16,12 +16,15 @@ from denseg.errors import OutputError, UsageError
 __all__ = [
     "DataArgument",
     "DeviceOption",
+    "FlipOption",
     "JsonOption",
     "OverlapOption",
     "RunArgument",
+    "ScalesOption",
     "SettingsOption",
     "TileOption",
     "emit",
+    "parse_scales",
     "parse_size",
 ]
 
@@ -35,7 +38,7 @@ RunArgument = Annotated[
         metavar="RUN_OR_CHECKPOINT", help="A run folder (its best checkpoint) or one checkpoint.", show_default=False
     ),
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+DeviceOption = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")]
 JsonOption = Annotated[
     str | None,
     typer.Option("--json", metavar="PATH", help="Write the result as JSON too; - is stdout.", show_default=False),
@@ -49,15 +52,28 @@ SettingsOption = Annotated[
 TileOption = Annotated[
     int | None,
     typer.Option(
-        "--tile", min=1, help="Side of the tiles in pixels; found from the model if omitted.", show_default=False
+        "--tile",
+        metavar="N",
+        min=1,
+        help="Side of the tiles in pixels; found from the model if omitted.",
+        show_default=False,
     ),
 ]
 OverlapOption = Annotated[
     int | None,
     typer.Option(
-        "--overlap", min=0, help="Pixels two tiles share; found from the model if omitted.", show_default=False
+        "--overlap",
+        metavar="N",
+        min=0,
+        help="Pixels two tiles share; found from the model if omitted.",
+        show_default=False,
     ),
 ]
+
+ScalesOption = Annotated[
+    str, typer.Option("--scales", metavar="S,S,…", help="See each image at these sizes and average, e.g. 0.5,1,1.5.")
+]
+FlipOption = Annotated[bool, typer.Option("--flip", help="See each image mirrored left to right, too, and average.")]
 
 
 def emit(lines: Iterable[str], result: Mapping[str, Any], json_path: str | None) -> None:
@@ -107,3 +123,21 @@ def parse_size(text: str) -> tuple[int, int]:
     if len(sides) > 2 or not all(side.strip().isdecimal() and int(side) > 0 for side in sides):
         raise UsageError(f"--size takes HxW in pixels, for example 512x768; got {text!r}")
     return int(sides[0]), int(sides[-1])
+
+
+def parse_scales(text: str) -> tuple[float, ...]:
+    """Read scales separated by commas.
+
+    Args:
+        text: For example ``0.5,1,1.5``.
+
+    Returns:
+        The scales.
+
+    Raises:
+        UsageError: A part is no number.
+    """
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"--scales takes numbers with commas, for example 0.5,1,1.5; got {text!r}") from error

@@ -8,12 +8,23 @@ from typing import Annotated
 
 import typer
 
-from denseg.cli.output import DeviceOption, JsonOption, OverlapOption, RunArgument, TileOption, emit
+from denseg.cli.output import (
+    DeviceOption,
+    FlipOption,
+    JsonOption,
+    OverlapOption,
+    RunArgument,
+    ScalesOption,
+    TileOption,
+    emit,
+    parse_scales,
+)
+from denseg.cli.progress import progress_bar
 
 __all__ = ["predict"]
 
 
-def predict(
+def predict(  # noqa: PLR0913 - the options of the command
     run: RunArgument,
     inputs: Annotated[
         list[str], typer.Argument(metavar="INPUT...", help="Images, folders, or globs in quotes.", show_default=False)
@@ -21,6 +32,8 @@ def predict(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the labels go.", show_default=False)],
     tile: TileOption = None,
     overlap: OverlapOption = None,
+    scales: ScalesOption = "1",
+    flip: FlipOption = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict what DIR already holds again.")] = False,
     device: DeviceOption = "auto",
     json_path: JsonOption = None,
@@ -28,9 +41,21 @@ def predict(
     """Label images of any size: DIR/STEM.png in the original size and a colour overlay in DIR/overlay."""
     from denseg.workflows.predict import predict as run_prediction
 
-    result = run_prediction(
-        run, inputs, out=out, tile=tile, overlap=overlap, overwrite=overwrite, device=device, progress=True
-    )
+    with progress_bar("labelling") as progress:
+        result = run_prediction(
+            run,
+            inputs,
+            out=out,
+            tile=tile,
+            overlap=overlap,
+            scales=parse_scales(scales),
+            flip=flip,
+            overwrite=overwrite,
+            device=device,
+            progress=progress,
+        )
+    for problem in result.problems():
+        typer.echo(f"error: {problem}", err=True)
     emit(result.lines(), result.to_json(), json_path)
     if not result.ok:
         raise typer.Exit(1)

@@ -32,7 +32,9 @@ def train(  # noqa: PLR0913 - one parameter per option
     init: Annotated[
         str | None, typer.Option("--init", metavar="WHAT", help="none, imagenet, a run, or a checkpoint file.")
     ] = None,
-    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")
+    ] = None,
     json_path: JsonOption = None,
 ) -> None:
     """Train a model on a folder; Ctrl-C saves, --resume goes on."""
