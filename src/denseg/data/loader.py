@@ -126,18 +126,21 @@ class Loader:
         self.order = order
         self._timeout = timeout
         self._keys = _Keys(order)
-        self._loader: DataLoader[Batch | _Failure] | None = DataLoader(
-            _Batches(dataset),
-            batch_sampler=self._keys,
-            collate_fn=_same,
-            num_workers=workers,
-            timeout=timeout if workers else 0,
-            pin_memory=pin_memory,
-            persistent_workers=workers > 0,
-            worker_init_fn=_start_worker,
-            multiprocessing_context=multiprocessing.get_context(start_method) if workers else None,
-            generator=torch.Generator(),  # its own: the run's generator is not touched
-        )
+        with warnings.catch_warnings():
+            # torch warns of more workers than cores; how many is the user's choice, and slow disks want more.
+            warnings.filterwarnings("ignore", message="This DataLoader will create")
+            self._loader: DataLoader[Batch | _Failure] | None = DataLoader(
+                _Batches(dataset),
+                batch_sampler=self._keys,
+                collate_fn=_same,
+                num_workers=workers,
+                timeout=timeout if workers else 0,
+                pin_memory=pin_memory,
+                persistent_workers=workers > 0,
+                worker_init_fn=_start_worker,
+                multiprocessing_context=multiprocessing.get_context(start_method) if workers else None,
+                generator=torch.Generator(),  # its own: the run's generator is not touched
+            )
 
     def __len__(self) -> int:
         """Count the batches of one epoch on this rank."""
@@ -172,6 +175,11 @@ class Loader:
                 yield batch
         except RuntimeError as error:
             raise self._explain(error) from error
+
+    def worker_ids(self) -> tuple[int, ...]:
+        """Give the process ids of the workers that run now."""
+        iterator = getattr(self._loader, "_iterator", None)
+        return tuple(worker.pid for worker in getattr(iterator, "_workers", ()))
 
     def close(self) -> None:
         """End the workers."""
