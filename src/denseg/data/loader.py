@@ -126,9 +126,7 @@ class Loader:
         self.order = order
         self._timeout = timeout
         self._keys = _Keys(order)
-        with warnings.catch_warnings():
-            # torch warns of more workers than cores; how many is the user's choice, and slow disks want more.
-            warnings.filterwarnings("ignore", message="This DataLoader will create")
+        with _calm():
             self._loader: DataLoader[Batch | _Failure] | None = DataLoader(
                 _Batches(dataset),
                 batch_sampler=self._keys,
@@ -165,9 +163,7 @@ class Loader:
             raise UsageError("the loader is closed; make another one")
         self._keys.epoch, self._keys.start = epoch, start
         try:
-            with warnings.catch_warnings():
-                # Python 3.12+ warns of fork beside threads; workers run no code that waits for this process's locks.
-                warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork")
+            with _calm():
                 iterator = iter(self._loader)
             for batch in iterator:
                 if isinstance(batch, _Failure):
@@ -293,6 +289,17 @@ class _Batches(Dataset["Batch | _Failure"]):
 def _same(batch: Any) -> Any:
     """Hand the batch through: it is collated already."""
     return batch
+
+
+@contextlib.contextmanager
+def _calm() -> Iterator[None]:
+    """Silence two warnings while torch sets up its workers."""
+    with warnings.catch_warnings():
+        # More workers than cores: the user's choice, and slow disks want more.
+        warnings.filterwarnings("ignore", category=UserWarning, message="This DataLoader will create")
+        # Python 3.12+, fork beside threads: workers run no code that waits for a lock of this process.
+        warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork")
+        yield
 
 
 def _start_worker(worker: int) -> None:
