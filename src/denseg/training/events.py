@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import socket
 import time
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["EventLog"]
+
+_NUMBERS = itertools.count()
 
 
 class EventLog:
@@ -39,7 +42,7 @@ class EventLog:
         self.failure = ""
         self._file: IO[bytes] | None = None
         self._event: Any = Event
-        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}.{next(_NUMBERS)}"
         try:
             self._file = (folder / name).open("wb")
         except OSError as error:

@@ -290,7 +290,10 @@ class StageLoop:
         )
 
     def _learning_rate(self) -> float:
-        return max(float(group["lr"]) for group in self.stage.optimizer.param_groups)
+        """The largest learning rate of the last step, from the schedule, so that a resumed run says the same."""
+        stage = self.stage
+        factor = learning_rate_factor(max(self.position.step - 1, 0), stage.plan.steps, stage.train)
+        return max(float(group["base_lr"]) for group in stage.optimizer.param_groups) * factor
 
     def _row(self, validation: Validation, loss: float | None) -> MetricRow:
         position, scores = self.position, validation.scores()

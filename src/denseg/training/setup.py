@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -361,8 +362,5 @@ def step_seed(seed: int, stage: int, step: int, part: int) -> int:
     Returns:
         A number below 2**63; different arguments give different streams.
     """
-    value = seed
-    for part_value in (stage, step, part):
-        value = (value * 6364136223846793005 + part_value + 1442695040888963407) % 2**64
-        value ^= value >> 29
-    return value >> 1
+    digest = hashlib.sha256(f"{seed} {stage} {step} {part}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from denseg.training.interrupt import StopRequest, catch_signals
+
+
+def test_a_signal_stops_at_once_where_nothing_is_deferred() -> None:
+    with pytest.raises(KeyboardInterrupt), catch_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_deferred_signal_is_a_request(name: str) -> None:
+    with catch_signals() as stop:
+        with stop.deferred():
+            assert not stop
+            os.kill(os.getpid(), getattr(signal, name))
+            assert stop
+            assert stop.requested == name
+        assert stop
+
+
+def test_a_second_signal_stops_at_once() -> None:
+    with catch_signals() as stop, stop.deferred():
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_handlers_come_back_and_ignored_signals_stay_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with catch_signals() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_outside_the_main_thread_signals_are_left_alone() -> None:
+    seen: list[StopRequest] = []
+
+    def work() -> None:
+        with catch_signals() as stop:
+            seen.append(stop)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert len(seen) == 1
+    assert not seen[0]
