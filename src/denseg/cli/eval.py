@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from denseg.cli.output import DataArgument, DeviceOption, JsonOption, OverlapOption, RunArgument, TileOption, emit
+from denseg.cli.output import (
+    DataArgument,
+    DeviceOption,
+    FlipOption,
+    JsonOption,
+    OverlapOption,
+    RunArgument,
+    ScalesOption,
+    TileOption,
+    emit,
+    parse_scales,
+)
+from denseg.cli.progress import progress_bar
 
 __all__ = ["evaluate"]
 
@@ -20,11 +32,24 @@ def evaluate(
     ] = None,
     tile: TileOption = None,
     overlap: OverlapOption = None,
+    scales: ScalesOption = "1",
+    flip: FlipOption = False,
     device: DeviceOption = "auto",
     json_path: JsonOption = None,
 ) -> None:
     """Score a model on a folder: mIoU with its interval and baseline, and every class."""
     from denseg.workflows.evaluate import evaluate as score
 
-    result = score(run, data, split=split, tile=tile, overlap=overlap, device=device, progress=True)
+    with progress_bar("scoring") as progress:
+        result = score(
+            run,
+            data,
+            split=split,
+            tile=tile,
+            overlap=overlap,
+            scales=parse_scales(scales),
+            flip=flip,
+            device=device,
+            progress=progress,
+        )
     emit(result.lines(), result.to_json(), json_path)

@@ -24,21 +24,23 @@ from denseg.cli.progress import progress_bar
 __all__ = ["predict"]
 
 
-def predict(  # noqa: PLR0913 - the options of the command
+def predict(  # noqa: PLR0913 - one parameter per option
     run: RunArgument,
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Images, folders, or globs in quotes.", show_default=False)
+        list[str],
+        typer.Argument(metavar="INPUT...", help="Images, folders, or patterns in quotes.", show_default=False),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the labels go.", show_default=False)],
     tile: TileOption = None,
     overlap: OverlapOption = None,
     scales: ScalesOption = "1",
     flip: FlipOption = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Predict what DIR already holds again.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Label again what DIR already holds.")] = False,
     device: DeviceOption = "auto",
     json_path: JsonOption = None,
 ) -> None:
     """Label images of any size: DIR/STEM.png in the original size and a colour overlay in DIR/overlay."""
+    factors = parse_scales(scales)
     from denseg.workflows.predict import predict as run_prediction
 
     with progress_bar("labelling") as progress:
@@ -48,7 +50,7 @@ def predict(  # noqa: PLR0913 - the options of the command
             out=out,
             tile=tile,
             overlap=overlap,
-            scales=parse_scales(scales),
+            scales=factors,
             flip=flip,
             overwrite=overwrite,
             device=device,

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``denseg inspect``: what a model costs, before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from denseg.config import load_config
+from denseg.errors import UsageError
+from denseg.models import MODELS, SegmentationModel, create_model, load_checkpoint, split_parameters
+from denseg.models.complexity import Complexity, LayerCost, describe
+from denseg.types import ModelSpec
+from denseg.workflows.models import header_of
+
+__all__ = ["Inspection", "inspect_model"]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found.
+
+    Attributes:
+        spec: Name and arguments of the model.
+        size: Height and width at which it was measured, in pixels.
+        complexity: Parameters, multiply-adds, output stride, layers.
+        backbone_parameters: Those of the backbone.
+        paper: ``paper`` and ``url`` of the model.
+    """
+
+    spec: ModelSpec
+    size: tuple[int, int]
+    complexity: Complexity
+    backbone_parameters: int
+    paper: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the inspection as JSON values."""
+        complexity = self.complexity
+        return {
+            "model": self.spec.name,
+            "arguments": dict(self.spec.arguments),
+            "size": list(self.size),
+            "parameters": complexity.parameters,
+            "trainable_parameters": complexity.trainable,
+            "backbone_parameters": self.backbone_parameters,
+            "macs": complexity.macs,
+            "output_stride": complexity.output_stride,
+            "paper": self.paper,
+            "layers": [row._asdict() for row in complexity.layers],
+        }
+
+    def lines(self, *, layers: bool = False) -> list[str]:
+        """Give the inspection as text for a person.
+
+        Args:
+            layers: One line per layer too.
+
+        Returns:
+            The lines.
+        """
+        complexity = self.complexity
+        arguments = {key: value for key, value in self.spec.arguments.items() if value is not None}
+        head = complexity.parameters - self.backbone_parameters
+        lines = [
+            f"model          {self.spec.name} ({', '.join(f'{key}={value}' for key, value in arguments.items())})",
+            f"paper          {self.paper['paper']} {self.paper['url']}".rstrip(),
+            f"parameters     {complexity.parameters:,} ({self.backbone_parameters:,} backbone, {head:,} head)",
+            f"MACs           {complexity.macs:,} for one image of {self.size[0]}x{self.size[1]}",
+            f"output stride  {complexity.output_stride}",
+        ]
+        if complexity.trainable != complexity.parameters:
+            lines.insert(3, f"learning       {complexity.trainable:,}")
+        return lines + _table(complexity.layers) if layers else lines
+
+
+def inspect_model(
+    name: str | None = None,
+    *,
+    backbone: str | None = None,
+    size: tuple[int, int] = (512, 512),
+    num_classes: int = 21,
+    checkpoint: Path | str | None = None,
+    settings: Sequence[str] = (),
+) -> Inspection:
+    """Measure a model of the catalog, or the one in a checkpoint. Nothing is computed: only shapes are followed.
+
+    Args:
+        name: Catalog name; left out where a checkpoint is given.
+        backbone: Name of the backbone; the model's own default if ``None``.
+        size: Height and width of the image, in pixels.
+        num_classes: Classes of the last layer.
+        checkpoint: A run folder or a checkpoint.
+        settings: ``model.KEY=VALUE``, for example ``model.output_stride=8``.
+
+    Returns:
+        What was found.
+
+    Raises:
+        UsageError: Neither or both of name and checkpoint are given, or a setting that is not the model's.
+    """
+    if (name is None) == (checkpoint is None):
+        raise UsageError("give the name of a model, or --checkpoint, and not both")
+    if checkpoint is not None:
+        if backbone is not None or settings:
+            raise UsageError("a checkpoint knows its backbone and options; leave --backbone and --set out")
+        loaded = load_checkpoint(checkpoint).model
+        if not isinstance(loaded, SegmentationModel):
+            raise UsageError(f"{checkpoint} holds a {type(loaded).__name__}, which is no segmentation model")
+        model = loaded
+    else:
+        model = _from_settings(str(name), backbone, num_classes, settings)
+    names = set(split_parameters(model)["backbone"])
+    backbone_parameters = sum(value.numel() for key, value in model.named_parameters() if key in names)
+    paper = header_of(MODELS[model.spec.name].modern)
+    return Inspection(model.spec, size, describe(model, size), backbone_parameters, paper)
+
+
+def _from_settings(name: str, backbone: str | None, num_classes: int, settings: Sequence[str]) -> SegmentationModel:
+    """Build the model on torch's ``meta`` device: no memory, no random numbers."""
+    for setting in settings:
+        if not setting.strip().startswith("model."):
+            raise UsageError(f"inspect takes settings of the model, for example model.output_stride=8; got {setting}")
+    config = load_config(None, settings).model
+    options: dict[str, Any] = dict(config.options)
+    if config.width is not None:
+        options["width"] = config.width
+    if config.form != "modern":
+        options["form"] = config.form
+    in_channels = options.pop("in_channels", 3)
+    with torch.device("meta"):
+        return create_model(
+            name,
+            num_classes=num_classes,
+            backbone=backbone or config.backbone,
+            in_channels=in_channels,
+            output_stride=config.output_stride,
+            **options,
+        )
+
+
+def _table(rows: Sequence[LayerCost]) -> list[str]:
+    cells = [("layer", "type", "output", "parameters", "MACs")]
+    cells += [
+        (row.name or "-", row.type, "x".join(map(str, row.output_size)), f"{row.parameters:,}", f"{row.macs:,}")
+        for row in rows
+    ]
+    widths = [max(len(line[column]) for line in cells) for column in range(5)]
+    return [
+        "",
+        *(
+            "  ".join(
+                cell.rjust(width) if column > 2 else cell.ljust(width)
+                for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in cells
+        ),
+    ]
