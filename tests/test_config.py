@@ -80,6 +80,10 @@ def test_epochs_and_iterations_exclude_each_other() -> None:
     assert str(caught.value) == "give train.epochs or train.iterations, not both"
 
 
+def test_precision_is_a_name_even_where_it_looks_like_a_number() -> None:
+    assert [load_config(None, [f"train.precision={name}"]).train.precision for name in ("32", "bf16")] == ["32", "bf16"]
+
+
 def test_last_length_counts() -> None:
     config = load_config(None, ["train.epochs=3", "train.iterations=50"])
     assert (config.train.epochs, config.train.iterations) == (None, 50)

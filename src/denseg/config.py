@@ -14,10 +14,10 @@ import importlib.resources
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from denseg.errors import ConfigError, UnknownNameError, nearest_name
 
@@ -113,7 +113,9 @@ class TrainConfig(_Section):
     )
     loss_at: Literal["input", "heatmap"] = Field("input", description="where scores and labels meet")
     aux_weight: float = Field(0.4, ge=0, description="weight of the loss on auxiliary classifiers")
-    precision: Literal["32", "bf16", "16"] = Field("32", description="16 and bf16 are mixed precision")
+    precision: Annotated[Literal["32", "bf16", "16"], BeforeValidator(str)] = Field(
+        "32", description="16 and bf16 are mixed precision"
+    )
     channels_last: bool = Field(True, description="memory format; faster on current CPUs and GPUs")
     workers: int = Field(2, ge=0, description="loader processes; the result does not depend on it")
     metric: str = Field("miou", description="the score that decides the best checkpoint")
