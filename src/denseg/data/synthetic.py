@@ -111,7 +111,7 @@ def draw_picture(generator: np.random.Generator, *, size: int = 256) -> Picture:
     rows, columns = np.mgrid[0:size, 0:size].astype(np.float64) + 0.5
     bend = [_noise(generator, size, 24.0) * 6.0 + _noise(generator, size, 8.0) * 1.1 for _ in range(2)]
     cell, wall = _cells(generator, rows + bend[0], columns + bend[1], size)
-    half_width = np.clip(1.75 + 0.35 * _noise(generator, size, 14.0), 1.2, 2.8)
+    half_width = np.clip(1.9 + 0.3 * _noise(generator, size, 14.0), 1.4, 2.8)
 
     grey = 0.67 + ndimage.gaussian_filter(generator.normal(0.0, 0.05, cell.max() + 1)[cell], 1.0)
     grey += 0.04 * _noise(generator, size, 2.2) + 0.025 * _noise(generator, size, 6.0)
