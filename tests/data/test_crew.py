@@ -61,16 +61,31 @@ def test_workers_end_with_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     assert crew.multiprocessing.active_children() == []
 
 
-def test_a_script_that_cannot_spawn_is_served_here(tmp_path: Path) -> None:
+def test_a_script_is_not_run_again_by_workers(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "from denseg.data import crew\n"
+        "print('once')\n"
         "crew.INLINE_SECONDS = -1.0\n"
         "print(sorted(crew.work_through(abs, [-1, -2, -3], lost=max, workers=2)))\n"
     )
     result = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, timeout=60)
-    assert result.stdout == "[(0, 1), (1, 2), (2, 3)]\n"
+    assert (result.stdout, result.stderr) == ("once\n[(0, 1), (1, 2), (2, 3)]\n", "")
 
 
 def test_process_count() -> None:
     assert 1 <= process_count() <= (os.cpu_count() or 1)
+
+
+class NeverReady(crew._Worker):
+    def __init__(self, function: object) -> None:
+        super().__init__(function)
+        self.process.kill()
+        self.process.join()
+
+
+def test_where_no_process_can_be_started_the_work_is_done_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew, "INLINE_SECONDS", -1.0)
+    monkeypatch.setattr(crew, "_Worker", NeverReady)
+    answers = list(work_through(square, range(20), lost=lost, workers=2))
+    assert sorted(answers) == [(index, index * index) for index in range(20)]

@@ -16,7 +16,7 @@ from denseg.data.folder import Pair
 from denseg.data.masks import read_mask
 from denseg.data.pairs import read_pair_labels
 from denseg.data.proposal import Proposal, propose_encoding
-from denseg.data.survey import look_at
+from denseg.data.survey import Look, look_at
 
 SIZE = (24, 32)
 
@@ -40,7 +40,7 @@ def propose(folder: Path, masks: Sequence[np.ndarray | Image.Image], yaml: str =
     if yaml:
         (folder / "dataset.yaml").write_text(yaml)
     paths = sorted(folder.glob(f"*{suffix}"))
-    facts = [look_at(Pair(path.stem, path, path), 10**8).mask for path in paths]
+    facts = [look_at(Look(Pair(path.stem, path, path))).mask for path in paths]
     return propose_encoding(
         [(p, f) for p, f in zip(paths, facts, strict=True) if f is not None], read_description(folder)
     )

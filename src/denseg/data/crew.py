@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 __all__ = ["process_count", "work_through"]
@@ -67,7 +70,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")  # forking a process that holds torch's threads may hang
         self.pipe, far = context.Pipe()
         self.process = context.Process(target=_serve, args=(far, function), daemon=True)
-        self.process.start()
+        with _without_main():
+            self.process.start()
         far.close()
         self.open: deque[int] = deque()
         self.since = time.monotonic()
@@ -78,6 +82,17 @@ class _Worker:
         self.process.kill()
         self.process.join()
         self.pipe.close()
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Keep a new process from running the user's script again: workers need none of it."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 class _Crew(Generic[Task, Result]):
@@ -106,7 +121,7 @@ class _Crew(Generic[Task, Result]):
                         answers = _answers(worker)
                         yield from answers
                         gone = not answers and not worker.process.is_alive()
-                        if gone and not worker.ready:  # a script without `if __name__ == "__main__"` cannot spawn
+                        if gone and not worker.ready:  # no process can be started here
                             yield from self._alone(workers)
                             return
                         if gone and worker.open:

@@ -6,7 +6,7 @@ Letters: N pairs, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from denseg.config import DataConfig
-from denseg.data.description import Description, read_description
+from denseg.data.checks import check_files, check_pairing, same_size
+from denseg.data.crew import work_through
 from denseg.data.encoding import MaskEncoding
 from denseg.data.findings import Finding, find
+from denseg.data.fingerprint import build_fingerprint
 from denseg.data.folder import Inventory, Pair, discover
-from denseg.data.proposal import propose_encoding
-from denseg.data.survey import PairFacts, look_at
+from denseg.data.hygiene import check_splits, find_series, suggest_groups
+from denseg.data.proposal import Proposal, propose_encoding
+from denseg.data.survey import THUMBNAIL, Look, PairFacts, look_at
 from denseg.types import ClassTable
 
 __all__ = ["Examination", "examine"]
 
 Progress = Callable[[int, int], None]
+CLOSE_LOOKS = 200  # masks whose objects and boundaries are measured
+FEW_PICTURES = 4
+MOSTLY = 0.5
+_RANK = {"error": 0, "warning": 1, "info": 2}
+_DEPTHS = ("uint8", "uint16", "float32")
 
 
 @dataclass(frozen=True)
@@ -34,14 +42,15 @@ class Examination:
 
     Attributes:
         inventory: The pairs as listed.
-        pairs: The pairs that training may use: readable, of equal size; in the inventory's order.
+        pairs: The pairs that training may use: readable, of equal size; in the inventory's order, with groups.
         encoding: How masks become labels.
         classes: Names and colours.
         findings: What was found, errors first.
         bands: Bands of the pictures as the network gets them.
         dtype: ``uint8``, ``uint16`` or ``float32``: of the deepest picture.
         counts: ``(N, K)`` int64 labelled pixels of each class in each of ``pairs``.
-        fingerprint: Statistics as JSON values: sizes, intensities per band, class shares.
+        ignored: ``(N,)`` int64 pixels without a label in each of ``pairs``.
+        fingerprint: Statistics as JSON values, see :func:`~denseg.data.fingerprint.build_fingerprint`.
     """
 
     inventory: Inventory
@@ -52,6 +61,7 @@ class Examination:
     bands: int
     dtype: str
     counts: NDArray[np.int64]
+    ignored: NDArray[np.int64]
     fingerprint: Mapping[str, Any]
 
     @property
@@ -74,7 +84,11 @@ class Examination:
 
 
 def examine(
-    root: Path | str, *, config: DataConfig | None = None, progress: Progress | None = None, workers: int | None = None
+    root: Path | str,
+    *,
+    config: DataConfig | None = None,
+    progress: Progress | None = None,
+    workers: int | None = None,
 ) -> Examination:
     """Read every picture and mask of a folder.
 
@@ -91,106 +105,117 @@ def examine(
         DataError: The folder does not exist, holds no picture, or its ``dataset.yaml`` is wrong.
     """
     config = config or DataConfig()
-    description = read_description(Path(root))
     inventory = discover(root)
-    facts = []
-    for number, pair in enumerate(inventory.pairs, 1):
-        facts.append(look_at(pair, config.max_pixels))
+    close = max(1, len(inventory.pairs) // CLOSE_LOOKS)
+    looks = [Look(pair, config.max_pixels, index % close == 0) for index, pair in enumerate(inventory.pairs)]
+    facts: list[PairFacts | None] = [None] * len(looks)
+    for done, (index, fact) in enumerate(work_through(look_at, looks, lost=_lost, workers=workers), 1):
+        facts[index] = fact
         if progress is not None:
-            progress(number, len(inventory.pairs))
-    return _conclude(inventory, description, facts, config)
+            progress(done, len(looks))
+    seen = [(pair, fact) for pair, fact in zip(inventory.pairs, facts, strict=True) if fact is not None]
+    return _conclude(inventory, seen, config)
 
 
-def _conclude(
-    inventory: Inventory, description: Description, facts: list[PairFacts], config: DataConfig
-) -> Examination:
-    findings = _about_files(inventory, facts, config)
+def _lost(look: Look, reason: str) -> PairFacts:
+    """Answer for a pair whose worker died or hung: either file may be the cause."""
+    message = f"{look.pair.image} or {look.pair.mask}: {reason}; replace them"
+    return PairFacts(None, None, message, message)
+
+
+def _conclude(inventory: Inventory, facts: Sequence[tuple[Pair, PairFacts]], config: DataConfig) -> Examination:
+    description = inventory.description
+    findings = check_pairing(inventory, skip_unpaired=config.unpaired == "skip") + check_files(facts)
     proposal = propose_encoding(
-        [(pair.mask, fact.mask) for pair, fact in zip(inventory.pairs, facts, strict=True) if fact.mask is not None],
+        [(pair.mask, fact.mask) for pair, fact in facts if fact.mask is not None],
         description,
         ignore_index=config.ignore_index,
     )
-    findings += proposal.findings
-    good = [
-        (pair, fact)
-        for pair, fact in zip(inventory.pairs, facts, strict=True)
-        if fact.image is not None and fact.mask is not None and _same_size(fact)
-    ]
+    good = [(pair, fact.image, fact.mask) for pair, fact in facts if fact.image and fact.mask and same_size(fact)]
+    pairs = [pair for pair, _, _ in good]
+    images = [image for _, image, _ in good]
+    masks = [mask for _, _, mask in good]
     counts = np.zeros((len(good), len(proposal.classes) + 1), np.int64)
-    for row, (_, fact) in enumerate(good):
-        if fact.mask is not None:
-            counts[row] = proposal.count(fact.mask)
-    images = [fact.image for _, fact in good if fact.image is not None]
-    bands = max((image.info.bands for image in images), default=3)
-    order = ("uint8", "uint16", "float32")
-    dtype = max((image.info.dtype for image in images), key=order.index, default="uint8")
-    accepted = [
-        replace(finding, severity="warning")
-        if finding.severity == "error" and finding.code in config.accept
-        else finding
-        for finding in findings
-    ]
-    rank = {"error": 0, "warning": 1, "info": 2}
-    accepted.sort(key=lambda finding: rank[finding.severity])
+    for row, mask in enumerate(masks):
+        counts[row] = proposal.count(mask)
+    thumbnails = np.asarray([image.thumbnail for image in images], np.uint8).reshape(-1, THUMBNAIL, THUMBNAIL)
+    series = find_series(pairs, thumbnails)
+    findings += [*proposal.findings, *_about_labels(pairs, counts, proposal), *check_splits(pairs, thumbnails, series)]
+    if not any(pair.split or pair.group for pair in pairs):
+        groups = suggest_groups(pairs, thumbnails, series)
+        pairs = [replace(pair, group=groups.get(index, "")) for index, pair in enumerate(pairs)]
+    bands = [image.info.bands for image in images]
     return Examination(
         inventory=inventory,
-        pairs=tuple(pair for pair, _ in good),
+        pairs=tuple(pairs),
         encoding=proposal.encoding,
         classes=proposal.classes,
-        findings=tuple(accepted),
-        bands=bands,
-        dtype=dtype,
+        findings=_ranked(findings, config.accept),
+        bands=max(bands, default=3),
+        dtype=max((image.info.dtype for image in images), key=_DEPTHS.index, default="uint8"),
         counts=counts[:, :-1],
-        fingerprint={},
+        ignored=counts[:, -1],
+        fingerprint=build_fingerprint(images, masks, counts, proposal.classes, proposal.encoding),
     )
 
 
-def _same_size(fact: PairFacts) -> bool:
-    if fact.image is None or fact.mask is None:
-        return False
-    return (fact.image.info.height, fact.image.info.width) == (fact.mask.info.height, fact.mask.info.width)
+def _ranked(findings: Sequence[Finding], accept: Sequence[str]) -> tuple[Finding, ...]:
+    """Put errors first; what the user accepts by its code is a warning."""
+    accepted = [
+        replace(finding, severity="warning", action="go on, as accepted by name")
+        if finding.severity == "error" and finding.code in accept
+        else finding
+        for finding in findings
+    ]
+    return tuple(sorted(accepted, key=lambda finding: _RANK[finding.severity]))
 
 
-def _about_files(inventory: Inventory, facts: list[PairFacts], config: DataConfig) -> list[Finding]:
+def _about_labels(pairs: Sequence[Pair], counts: NDArray[np.int64], proposal: Proposal) -> list[Finding]:
+    """Judge the labels of the data set as a whole."""
+    if not len(counts) or any(finding.severity == "error" for finding in proposal.findings):
+        return []
     findings = []
-    if not inventory.pairs:
-        findings.append(find("no-pairs", "no picture has a mask of the same name", "name both files alike", count=1))
-    if inventory.unpaired_images and config.unpaired == "refuse":
-        files = inventory.unpaired_images
-        findings.append(
-            find(
-                "image-without-mask",
-                f"{len(files)} pictures have no mask",
-                "add masks, or --unpaired skip",
-                files=files,
-            )
-        )
-    bad_images = [
-        (pair.image, fact.image_fault) for pair, fact in zip(inventory.pairs, facts, strict=True) if fact.image_fault
-    ]
-    if bad_images:
-        findings.append(
-            find(
-                "image-unreadable",
-                bad_images[0][1],
-                "replace or remove the files",
-                files=[path for path, _ in bad_images],
-            )
-        )
-    bad_masks = [
-        (pair.mask, fact.mask_fault) for pair, fact in zip(inventory.pairs, facts, strict=True) if fact.mask_fault
-    ]
-    if bad_masks:
-        findings.append(
-            find(
-                "mask-unreadable", bad_masks[0][1], "replace or remove the files", files=[path for path, _ in bad_masks]
-            )
-        )
-    sizes = [
-        pair.mask
-        for pair, fact in zip(inventory.pairs, facts, strict=True)
-        if fact.image is not None and fact.mask is not None and not _same_size(fact)
-    ]
-    if sizes:
-        findings.append(find("size-mismatch", f"{len(sizes)} masks differ in size", "make them equal", files=sizes))
+    labelled = counts[:, :-1].sum(axis=1)
+    empty = [pair.mask for pair, pixels in zip(pairs, labelled.tolist(), strict=True) if not pixels]
+    if empty:
+        message = f"{len(empty)} {'mask has' if len(empty) == 1 else 'masks have'} no labelled pixel"
+        findings.append(find("mask-ignored", message, "leave them out of the loss; they teach nothing", files=empty))
+    single = (counts[:, :-1] > 0).sum(axis=1) == 1
+    alone = [pair.mask for pair, one in zip(pairs, single.tolist(), strict=True) if one]
+    if alone:
+        message = f"{len(alone)} of {len(pairs)} masks hold a single class"
+        findings.append(find("one-class-masks", message, "train on them as they are", files=alone))
+    ignored = float(counts[:, -1].sum()) / max(int(counts.sum()), 1)
+    if ignored > MOSTLY:
+        message = f"{100 * ignored:.0f} % of the pixels carry no label"
+        findings.append(find("mostly-ignored", message, "learn from the others", count=len(pairs)))
+    findings += _absent(pairs, counts, proposal.classes.names)
+    if len(pairs) < FEW_PICTURES:
+        message = f"only {len(pairs)} {'picture' if len(pairs) == 1 else 'pictures'} to learn and to judge from"
+        findings.append(find("small-data", message, "go on; expect little", count=len(pairs)))
     return findings
+
+
+def _absent(pairs: Sequence[Pair], counts: NDArray[np.int64], names: Sequence[str]) -> list[Finding]:
+    findings = []
+    total = counts[:, :-1].sum(axis=0)
+    nowhere = [name for name, pixels in zip(names, total.tolist(), strict=True) if not pixels]
+    if nowhere:
+        message = f"no pixel anywhere of {_listed(nowhere)}"
+        action = "keep the class; it gets no score and pulls no mean down"
+        findings.append(find("class-absent", message, action, count=len(nowhere)))
+    for split in dict.fromkeys(pair.split for pair in pairs if pair.split):
+        rows = [index for index, pair in enumerate(pairs) if pair.split == split]
+        here = counts[rows, :-1].sum(axis=0)
+        missing = [
+            name for name, pixels, all_ in zip(names, here.tolist(), total.tolist(), strict=True) if all_ and not pixels
+        ]
+        if missing:
+            message = f"no pixel in {split} of {_listed(missing)}"
+            action = "go on: it cannot be learnt" if split == "train" else "give it no score there"
+            findings.append(find("class-absent", message, action, count=len(missing)))
+    return findings
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

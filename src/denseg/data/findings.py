@@ -19,13 +19,29 @@ Severity = Literal["error", "warning", "info"]
 
 CODES: Mapping[str, tuple[Severity, str]] = MappingProxyType(
     {
+        # how files found each other
         "no-pairs": ("error", "no picture has a mask of the same name"),
         "image-without-mask": ("error", "pictures that no mask belongs to"),
+        "images-skipped": ("info", "pictures that no mask belongs to, left out as the user said"),
         "mask-without-image": ("warning", "masks that no picture belongs to"),
         "twice-paired": ("error", "several files claim one name"),
+        # single files
         "image-unreadable": ("error", "pictures that cannot be read: truncated, damaged, not a picture, too large"),
         "mask-unreadable": ("error", "masks that cannot be read"),
-        "size-mismatch": ("error", "picture and mask differ in size"),
+        "size-mismatch": ("error", "picture and mask differ in size: rotated, off by a pixel, scaled"),
+        "swapped": ("error", "the folders of pictures and masks are exchanged"),
+        "grey-among-color": ("info", "some pictures have one band, the others three"),
+        "bands-differ": ("error", "pictures differ in their number of bands"),
+        "depth-differs": ("warning", "pictures differ in the type of their values"),
+        "deep-images": ("info", "pictures of 16 bits or floating point"),
+        "nan-pixels": ("warning", "pictures hold NaN or infinity"),
+        "alpha": ("warning", "pictures have transparency"),
+        "cmyk": ("warning", "pictures are in CMYK"),
+        "constant-image": ("warning", "pictures hold a single value"),
+        "extreme-size": ("warning", "pictures are very large, very small or very long"),
+        "several-frames": ("warning", "files hold several pages or frames"),
+        "mask-alpha": ("warning", "masks have transparency"),
+        # what masks mean
         "mask-encoding": ("info", "what the stored values of the masks are taken to mean"),
         "values-beyond-classes": ("error", "masks hold values that are no class"),
         "labels-lost": ("error", "labelled pixels would become `no label`"),
@@ -36,9 +52,19 @@ CODES: Mapping[str, tuple[Severity, str]] = MappingProxyType(
         "blurred-beyond-repair": ("error", "masks went through JPEG or a smooth resize, and their classes are lost"),
         "float-mask": ("error", "masks hold numbers that are not whole"),
         "one-value": ("error", "all masks together hold a single value: there is nothing to learn"),
-        "class-absent": ("warning", "a class has no pixel in a split, or nowhere"),
+        # the data set as a whole
         "mask-ignored": ("warning", "masks without a single labelled pixel"),
-        "bands-differ": ("warning", "pictures differ in their number of bands"),
+        "one-class-masks": ("info", "masks that hold a single class"),
+        "class-absent": ("warning", "a class has no pixel in a split, or nowhere"),
+        "mostly-ignored": ("info", "most pixels carry no label"),
+        "small-data": ("warning", "very few pictures"),
+        # split hygiene
+        "duplicates-across-splits": ("error", "the same picture lies in several splits"),
+        "duplicates": ("warning", "the same picture comes several times in one split"),
+        "near-duplicates-across-splits": ("warning", "nearly the same picture lies in several splits"),
+        "near-duplicates": ("warning", "nearly the same picture comes several times in one split"),
+        "video-neighbours": ("warning", "pictures follow each other like frames of a video or slices of a volume"),
+        "same-name-across-splits": ("warning", "one name stands for different pictures in several splits"),
     }
 )
 

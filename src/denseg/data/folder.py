@@ -11,12 +11,13 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from denseg.data.description import Description, read_description
 from denseg.errors import DataError
 
-__all__ = ["IMAGE_SUFFIXES", "Inventory", "Pair", "discover"]
+__all__ = ["IMAGE_SUFFIXES", "Inventory", "Pair", "discover", "sort_pairs", "split_names"]
 
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2", ".ppm", ".pgm", ".pbm", ".avif"}
@@ -31,6 +32,7 @@ SPLITS: Mapping[str, str] = {
     "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test", "testing": "test", "tst": "test",
 }  # fmt: skip
+ORDER = ("train", "val", "test")
 _MASK_MARK = re.compile(
     r"[-_. ]?(masks?|labels?|gt|seg|segmentation|annot(ation)?s?|groundtruth|target|l)$", re.IGNORECASE
 )
@@ -72,6 +74,7 @@ class Inventory:
         twice: Stems that more than one picture or mask claims, with those files; none of them is in ``pairs``.
         splits: The splits there are, ``train`` first; empty where the folder has none.
         ignored: Files that are neither picture nor mask.
+        description: What ``dataset.yaml`` says.
     """
 
     root: Path
@@ -82,6 +85,7 @@ class Inventory:
     twice: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
     splits: tuple[str, ...] = ()
     ignored: tuple[Path, ...] = ()
+    description: Description = field(default_factory=Description)
 
     def of(self, split: str | None) -> tuple[Pair, ...]:
         """Give the pairs of one split; all of them for ``None`` or ``all``."""
@@ -98,17 +102,20 @@ def discover(root: Path | str) -> Inventory:
         The pairs, and what could not be paired.
 
     Raises:
-        DataError: There is no such folder, or nothing in it can be a set of pictures and masks.
+        DataError: There is no such folder, nothing in it can be a set of pictures and masks, or its ``dataset.yaml`` is
+            wrong.
     """
     root = Path(root)
     if not root.exists():
         raise DataError(f"there is no folder {root}", path=root)
     if not root.is_dir():
         raise DataError(f"{root} is a file; give the folder that holds images/ and masks/", path=root)
+    description = read_description(root)
     images, masks, ignored = _sort_files(root)
     if not images and not masks:
         raise DataError(f"{root} holds no pictures; expected images/ and masks/ with files of equal names", path=root)
-    return _pair(root, images, masks, ignored)
+    inventory = _pair(root, images, masks, ignored)
+    return _described(replace(inventory, description=description))
 
 
 @dataclass(slots=True)
@@ -217,7 +224,82 @@ def _pair(root: Path, images: list[_Entry], masks: list[_Entry], ignored: list[P
             lone_masks += labels
         else:
             pairs.append(Pair(name, found[0], labels[0], split))
-    order = ("train", "val", "test")
-    splits = tuple(split for split in order if any(pair.split == split for pair in pairs))
-    pairs.sort(key=lambda pair: (order.index(pair.split) if pair.split else -1, pair.stem))
-    return Inventory(root, "folder", tuple(pairs), tuple(lone_images), tuple(lone_masks), twice, splits, tuple(ignored))
+    lone = tuple(lone_images), tuple(lone_masks)
+    return Inventory(root, "folder", sort_pairs(pairs), *lone, twice, split_names(pairs), tuple(ignored))
+
+
+def sort_pairs(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
+    """Order pairs by split and stem.
+
+    Args:
+        pairs: The pairs.
+
+    Returns:
+        ``train``, ``val``, ``test``, and those without a split first.
+    """
+    return tuple(sorted(pairs, key=lambda pair: (ORDER.index(pair.split) if pair.split else -1, pair.stem)))
+
+
+def split_names(pairs: Iterable[Pair]) -> tuple[str, ...]:
+    """List the splits that pairs have.
+
+    Args:
+        pairs: The pairs.
+
+    Returns:
+        In the order ``train``, ``val``, ``test``.
+    """
+    present = {pair.split for pair in pairs}
+    return tuple(split for split in ORDER if split in present)
+
+
+def _described(inventory: Inventory) -> Inventory:
+    """Apply the split and the groups of ``dataset.yaml``."""
+    description, root = inventory.description, inventory.root
+    pairs = list(inventory.pairs)
+    if description.split:
+        wanted: dict[str, str] = {}
+        for split, stems in description.split.items():
+            for stem in _stems(root, description.path, stems):
+                if wanted.setdefault(stem, split) != split:
+                    raise DataError(
+                        f"{description.path}: {stem!r} is in both {wanted[stem]} and {split}", path=description.path
+                    )
+        known = {pair.stem for pair in pairs}
+        unknown = [stem for stem in wanted if stem not in known]
+        if unknown:
+            raise DataError(
+                f"{description.path}: split names {unknown[0]!r}, and no pair has that name; {len(unknown)} of"
+                f" {len(wanted)} names are unknown",
+                path=description.path,
+            )
+        pairs = [replace(pair, split=wanted[pair.stem]) for pair in pairs if pair.stem in wanted]
+    if description.group:
+        pairs = [replace(pair, group=_group(root, pair, description)) for pair in pairs]
+    return replace(inventory, pairs=sort_pairs(pairs), splits=split_names(pairs))
+
+
+def _stems(root: Path, source: Path | None, stems: str | tuple[str, ...]) -> list[str]:
+    if not isinstance(stems, str):
+        return list(stems)
+    try:
+        lines = (root / stems).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{source}: cannot read the list {stems} of a split: {error}", path=root / stems) from error
+    names = [line.split()[0].rpartition("/")[2] for line in lines if line.strip()]
+    return [name.rpartition(".")[0] if _is_picture(name) else name for name in names]
+
+
+def _is_picture(name: str) -> bool:
+    return f".{name.rpartition('.')[2]}".lower() in IMAGE_SUFFIXES
+
+
+def _group(root: Path, pair: Pair, description: Description) -> str:
+    if description.group == "folder":
+        return pair.image.parent.relative_to(root).as_posix() if pair.image.is_relative_to(root) else ""
+    match = re.search(description.group, pair.stem)
+    if match is None or match[1] is None:
+        raise DataError(
+            f"{description.path}: group {description.group!r} does not match {pair.stem!r}", path=description.path
+        )
+    return match[1]

@@ -91,7 +91,9 @@ def examination_lines(examination: Examination, *, width: int = 110) -> list[str
         lines += [f"    {file}" for file in finding.files[:SHOWN_FILES]]
         if len(finding.files) > SHOWN_FILES:
             lines.append(f"    … and {len(finding.files) - SHOWN_FILES} more")
-        lines += textwrap.wrap(f"-> {finding.action}", width, initial_indent="    ", subsequent_indent="       ")
+        lines += textwrap.wrap(
+            f"-> {finding.action}", width, initial_indent="    ", subsequent_indent="       ", break_on_hyphens=False
+        )
     total = examination.class_counts()
     pixels = max(int(total.sum()), 1)
     longest = max((len(name) for name in examination.classes.names), default=0)

@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Split hygiene: the same picture twice, nearly the same picture twice, neighbours of one video or volume.
+
+Copies are found by content, near copies by 16x16 thumbnails, neighbours by numbered names whose consecutive pictures
+look more alike than others of the series.
+
+Letters: N pictures.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from denseg.data.findings import Finding, find
+from denseg.data.folder import Pair
+from denseg.files import sha256_of
+
+__all__ = ["Series", "check_splits", "find_series", "suggest_groups"]
+
+NEAR = 6.0  # root mean square difference of 8-bit thumbnails; measured: copies up to 4.3, other scenes from 20
+PCA = 12  # dimensions that neighbours are looked for in
+MIN_SERIES = 8  # pictures; fewer cannot be told from chance
+ALIKE = 0.75  # probability that two consecutive pictures are nearer than two others of the series
+BLOCKS = 10  # a series that must be divided is cut into so many runs
+
+Thumbnails = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Series:
+    """Pictures that follow each other.
+
+    Attributes:
+        name: What their names share.
+        members: Indices of the pictures, in the order of their numbers.
+        numbers: Their numbers.
+    """
+
+    name: str
+    members: tuple[int, ...]
+    numbers: tuple[int, ...]
+
+
+def check_splits(pairs: Sequence[Pair], thumbnails: Thumbnails, series: Sequence[Series]) -> list[Finding]:
+    """Look for pictures that are in the data more than once, or nearly so.
+
+    Args:
+        pairs: The N pairs.
+        thumbnails: ``(N, 16, 16)``.
+        series: The series among them.
+
+    Returns:
+        The findings.
+    """
+    copies = _copies(pairs)
+    return [*_about_copies(pairs, copies), *_about_near(pairs, thumbnails, copies), *_about_series(pairs, series)]
+
+
+def find_series(pairs: Sequence[Pair], thumbnails: Thumbnails) -> tuple[Series, ...]:
+    """Find numbered pictures that look like frames of a video or slices of a volume.
+
+    Args:
+        pairs: The N pairs.
+        thumbnails: ``(N, 16, 16)``.
+
+    Returns:
+        The series.
+    """
+    numbered: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for index, pair in enumerate(pairs):
+        match = re.fullmatch(r"(.*?)(\d+)(\D*)", pair.image.stem)
+        if match:
+            numbered[f"{match[1]}*{match[3]}"].append((int(match[2]), index))
+    found = []
+    for name, members in numbered.items():
+        members.sort()
+        order = np.asarray([index for _, index in members])
+        if len(order) >= MIN_SERIES and _follow_each_other(thumbnails[order].reshape(len(order), -1)):
+            found.append(Series(name, tuple(order.tolist()), tuple(number for number, _ in members)))
+    return tuple(found)
+
+
+def suggest_groups(pairs: Sequence[Pair], thumbnails: Thumbnails, series: Sequence[Series]) -> dict[int, str]:
+    """Name a group for each picture that must not be parted from others.
+
+    Args:
+        pairs: The N pairs.
+        thumbnails: ``(N, 16, 16)``.
+        series: The series among them.
+
+    Returns:
+        Group by index; pictures without one are on their own. A series that holds most of the data is cut into runs.
+    """
+    groups: dict[int, str] = {}
+    for one in series:
+        whole = len(series) >= 4 and len(one.members) <= 0.4 * len(pairs)
+        runs = 1 if whole else max(2, min(BLOCKS, len(one.members) // 4))
+        for run, part in enumerate(np.array_split(np.asarray(one.members), runs)):
+            groups |= {int(index): one.name if runs == 1 else f"{one.name} run {run + 1}" for index in part}
+    parent = list(range(len(pairs)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    alike = [pair for copies in _copies(pairs) for pair in pairwise(copies)]
+    for first, second in [*alike, *_near_pairs(thumbnails)]:
+        if first not in groups and second not in groups:
+            parent[root(second)] = root(first)
+    clusters: dict[int, list[int]] = defaultdict(list)
+    for index in range(len(pairs)):
+        clusters[root(index)].append(index)
+    for members in clusters.values():
+        if len(members) > 1:
+            groups |= dict.fromkeys(members, f"copies of {pairs[members[0]].stem}")
+    return groups
+
+
+def _copies(pairs: Sequence[Pair]) -> list[list[int]]:
+    """Group pictures of equal content; only files of equal size are read."""
+    by_size: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for index, pair in enumerate(pairs):
+        by_size[pair.image.stat().st_size, pair.image_page].append(index)
+    by_content: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for (_, page), indices in by_size.items():
+        files = {pairs[index].image for index in indices}
+        if len(files) > 1:
+            digests = {file: sha256_of(file) for file in files}
+            for index in indices:
+                by_content[digests[pairs[index].image], page].append(index)
+    return [indices for indices in by_content.values() if len(indices) > 1]
+
+
+def _about_copies(pairs: Sequence[Pair], copies: Sequence[Sequence[int]]) -> list[Finding]:
+    across = [indices for indices in copies if len({pairs[index].split for index in indices}) > 1]
+    within = [indices for indices in copies if len({pairs[index].split for index in indices}) == 1]
+    findings = []
+    if across:
+        files = _files(pairs, across)
+        names = _example(pairs, across[0])
+        lies = _some(len(across), "picture lies", "pictures lie")
+        message = f"{lies} in several splits with identical content, first {names}"
+        action = "remove them from one split, or accept it with --set data.accept=[duplicates-across-splits]"
+        findings.append(find("duplicates-across-splits", message, action, files=files, count=len(across)))
+    if within:
+        files = _files(pairs, within)
+        names = _example(pairs, within[0])
+        message = f"{_some(len(within), 'picture comes', 'pictures come')} several times in one split, first {names}"
+        findings.append(
+            find(
+                "duplicates",
+                message,
+                "count each copy; remove them if that is not meant",
+                files=files,
+                count=len(within),
+            )
+        )
+    return findings
+
+
+def _about_near(pairs: Sequence[Pair], thumbnails: Thumbnails, copies: Sequence[Sequence[int]]) -> list[Finding]:
+    same = {frozenset(pair) for indices in copies for pair in pairwise(indices)}
+    near = [pair for pair in _near_pairs(thumbnails) if frozenset(pair) not in same]
+    findings = []
+    across = [(a, b) for a, b in near if pairs[a].split != pairs[b].split]
+    if across:
+        files = _files(pairs, across)
+        message = f"{_some(len(across), 'pair', 'pairs')} of nearly equal pictures lie in different splits, first"
+        message += f" {_example(pairs, across[0])}"
+        action = "look at them; scores on such pictures say little"
+        findings.append(find("near-duplicates-across-splits", message, action, files=files, count=len(across)))
+    for split in dict.fromkeys(pair.split for pair in pairs):
+        inside = [(a, b) for a, b in near if pairs[a].split == pairs[b].split == split]
+        touched = sorted({index for pair in inside for index in pair})
+        of = sum(pair.split == split for pair in pairs)
+        if touched:
+            where = f" of {split}" if split else ""
+            message = (
+                f"{len(touched)} of {of} pictures{where} nearly equal another one, first {_example(pairs, inside[0])}"
+            )
+            action = "train and score on them as they are; they count for less than their number"
+            files = [pairs[index].image for index in touched]
+            findings.append(find("near-duplicates", message, action, files=files))
+    return findings
+
+
+def _about_series(pairs: Sequence[Pair], series: Sequence[Series]) -> list[Finding]:
+    if not series:
+        return []
+    given = any(pair.split for pair in pairs)
+    if not given:
+        members = [pairs[index].image for one in series for index in one.members]
+        names = _named(pairs, series)
+        message = f"{len(members)} pictures follow each other like frames of a video or slices of a volume ({names})"
+        action = "hold out runs of neighbours instead of single pictures; `group` in dataset.yaml decides otherwise"
+        return [find("video-neighbours", message, action, files=members)]
+    parted = [one for one in series if len({pairs[index].split for index in one.members}) > 1]
+    if not parted:
+        return []
+    judged = [pairs[i] for one in parted for i in one.members if pairs[i].split != "train"]
+    names = _named(pairs, parted)
+    splits = sorted({pair.split or "" for pair in judged})
+    message = (
+        f"{len(judged)} pictures of {' and '.join(splits)} come from a video or volume that train shows too ({names};"
+        f" {_gap(pairs, parted)}): scores on them say little about other scenes"
+    )
+    action = "use the split as given; to part by series, move the folders together and put `group` into dataset.yaml"
+    return [find("video-neighbours", message, action, files=[pair.image for pair in judged])]
+
+
+def _named(pairs: Sequence[Pair], series: Sequence[Series]) -> str:
+    """Write series as the names of their first and last picture."""
+    ends = [(pairs[one.members[0]].image.stem, pairs[one.members[-1]].image.stem) for one in series]
+    return ", ".join(f"{first} to {last}" for first, last in ends[:3]) + (" and more" if len(ends) > 3 else "")
+
+
+def _gap(pairs: Sequence[Pair], series: Sequence[Series]) -> str:
+    """Say how near the pictures of train come to the others, in numbers of the series."""
+    nearest = None
+    for one in series:
+        for a, b in pairwise(range(len(one.members))):
+            if pairs[one.members[a]].split != pairs[one.members[b]].split:
+                gap = one.numbers[b] - one.numbers[a]
+                nearest = gap if nearest is None else min(nearest, gap)
+    return f"nearest number {nearest} away"
+
+
+def _follow_each_other(flat: NDArray[np.uint8]) -> bool:
+    """Compare consecutive pictures with others of the series: the probability that a consecutive pair is nearer."""
+    wide = flat.astype(np.float32)
+    rng = np.random.default_rng(0)
+    near = np.sqrt(((wide[1:] - wide[:-1]) ** 2).mean(1))
+    first = rng.integers(0, len(wide), 2000)
+    second = (first + rng.integers(2, max(3, len(wide) - 1), 2000)) % len(wide)
+    other = np.sort(np.sqrt(((wide[first] - wide[second]) ** 2).mean(1)))
+    left, right = np.searchsorted(other, near), np.searchsorted(other, near, side="right")
+    probability = 1 - float(((left + right) / 2).mean()) / len(other)
+    return probability >= ALIKE
+
+
+def _near_pairs(thumbnails: Thumbnails) -> list[tuple[int, int]]:
+    """Find pictures whose thumbnails nearly agree: the three nearest of each, looked for in few dimensions."""
+    from scipy.spatial import cKDTree
+
+    flat = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
+    plain = flat.max(axis=1) == 0  # constant pictures are all alike
+    kept = np.flatnonzero(~plain)
+    if len(kept) < 2:
+        return []
+    flat = flat[kept]
+    sample = flat[:: max(1, len(flat) // 2000)] - flat.mean(0)
+    axes = np.linalg.svd(sample, full_matrices=False)[2][:PCA]  # (PCA, 256); distances only shrink in them
+    points = (flat - flat.mean(0)) @ axes.T
+    radius = NEAR * flat.shape[1] ** 0.5
+    nearest = cKDTree(points).query(points, k=min(4, len(points)), distance_upper_bound=radius)
+    reach, found = np.asarray(nearest[0]), np.asarray(nearest[1])
+    pairs: dict[tuple[int, int], Any] = {}
+    for row, (distances, places) in enumerate(zip(reach, found, strict=True)):
+        for distance, place in zip(distances, places, strict=True):
+            if not np.isfinite(distance) or place == row:
+                continue
+            if float(np.sqrt(((flat[row] - flat[place]) ** 2).mean())) <= NEAR:
+                a, b = sorted((int(kept[row]), int(kept[place])))
+                pairs[a, b] = True
+    return sorted(pairs)
+
+
+def _files(pairs: Sequence[Pair], groups: Sequence[Sequence[int]]) -> list[Path]:
+    return [pairs[index].image for group in groups for index in group]
+
+
+def _example(pairs: Sequence[Pair], indices: Sequence[int]) -> str:
+    return " and ".join("/".join(filter(None, (pairs[i].split, pairs[i].image.name))) for i in indices[:2])
+
+
+def _some(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
