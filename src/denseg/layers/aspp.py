@@ -54,11 +54,13 @@ class ASPP(nn.Module):
             dropout: Probability of dropping a value of the output in training.
 
         Raises:
-            UsageError: A dilation is not positive.
+            UsageError: A dilation is not positive, or ``dropout`` is not a probability below 1.
         """
         super().__init__()
         if any(dilation < 1 for dilation in dilations):
             raise UsageError(f"ASPP dilations must be at least 1, got {list(dilations)}")
+        if not 0 <= dropout < 1:
+            raise UsageError(f"dropout must be at least 0 and below 1, got {dropout}")
         self.pooling = ConvBlock(in_channels, out_channels, kernel_size=1) if image_pooling else None
         self.pointwise = ConvBlock(in_channels, out_channels, kernel_size=1)
         self.atrous = nn.ModuleList(

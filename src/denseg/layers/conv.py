@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch.nn.functional as F
 from torch import nn
 
+from denseg.errors import UsageError
 from denseg.layers.norm import BatchNorm2d
 
 if TYPE_CHECKING:
@@ -33,8 +34,13 @@ class ConvBlock(nn.Module):
             kernel_size: Odd side of the kernel.
             dilation: Distance between the kernel's taps.
             groups: Groups of the convolution.
+
+        Raises:
+            UsageError: A number of channels is not positive.
         """
         super().__init__()
+        if in_channels < 1 or out_channels < 1:
+            raise UsageError(f"a convolution needs at least 1 channel in and out, got {in_channels} and {out_channels}")
         self.conv = nn.Conv2d(
             in_channels,
             out_channels,

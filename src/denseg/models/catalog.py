@@ -35,12 +35,15 @@ class ModelEntry:
         paper: Class of the exact paper form, where there is one.
         backbone: Backbone that the modern form takes unless another is named; ``None``: none.
         output_stride: Output stride of the backbone unless another is given; ``None``: the backbone's own.
+        paper_backbone: Trunk of the paper form unless another of the paper's is named; its class takes the name.
+            ``None``: the paper has one trunk.
     """
 
     modern: type[SegmentationModel]
     paper: type[SegmentationModel] | None = None
     backbone: str | None = None
     output_stride: int | None = None
+    paper_backbone: str | None = None
 
 
 MODELS: Mapping[str, ModelEntry] = MappingProxyType(
@@ -96,15 +99,15 @@ def create_model(
     form = options.pop("form", "modern")
     model_class = _model_class(name, entry, form)
     arguments: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels, "form": form}
-    known = _option_defaults(model_class)
-    for key in options:
-        if key not in known:
-            near = nearest_name(key, known)
-            hint = f" Did you mean {near!r}?" if near else ""
-            listed = ", ".join(sorted(known)) or "none"
-            raise UsageError(f"model {name!r} ({form} form) has no option {key!r}.{hint} Its options: {listed}")
-    resolved = known | options
-    backbone = backbone or (entry.backbone if form == "modern" else None)
+    resolved = _resolve_options(f"model {name!r} ({form} form)", model_class, options)
+    takes_backbone = "backbone" in inspect.signature(model_class).parameters
+    if backbone is not None and not takes_backbone:
+        raise UsageError(f"model {name!r} ({form} form) has a fixed trunk; leave backbone out")
+    if form == "paper" and takes_backbone:
+        arguments["backbone"] = resolved["backbone"] = backbone or entry.paper_backbone
+        backbone = None
+    elif form == "modern":
+        backbone = backbone or entry.backbone
     if backbone is None:
         if output_stride is not None or pretrained:
             asked = "output_stride" if output_stride is not None else "pretrained weights"
@@ -147,11 +150,38 @@ def _model_class(name: str, entry: ModelEntry, form: str) -> type[SegmentationMo
     return entry.paper
 
 
-def _option_defaults(model_class: type[SegmentationModel]) -> dict[str, Any]:
-    """Keyword options of a constructor with their defaults, the common arguments aside."""
-    parameters = inspect.signature(model_class).parameters.values()
+def _resolve_options(what: str, model_class: type[SegmentationModel], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Check options against the constructor and add its defaults; an option given as ``None`` means its default."""
     common = {"num_classes", "backbone", "in_channels"}
-    return {parameter.name: parameter.default for parameter in parameters if parameter.name not in common}
+    known = {key: value for key, value in inspect.signature(model_class).parameters.items() if key not in common}
+    resolved = {key: parameter.default for key, parameter in known.items()}
+    for key, value in options.items():
+        if key not in known:
+            near = nearest_name(key, known)
+            hint = f" Did you mean {near!r}?" if near else ""
+            listed = ", ".join(sorted(known)) or "none"
+            raise UsageError(f"{what} has no option {key!r}.{hint} Its options: {listed}")
+        if value is not None:
+            expected = str(known[key].annotation)
+            if not any(_fits(value, kind) for kind in expected.split(" | ")):
+                raise UsageError(f"{what} takes {expected} for {key}, got {value!r}")
+            resolved[key] = value
+    missing = [key for key, value in resolved.items() if value is inspect.Parameter.empty]
+    if missing:
+        raise UsageError(f"{what} needs the option {', '.join(missing)}")
+    return resolved
+
+
+def _fits(value: Any, kind: str) -> bool:
+    """Whether a value, as YAML or JSON gives it, is what an annotation of a constructor says."""
+    if kind.startswith("Sequence["):
+        inner = kind.removeprefix("Sequence[").removesuffix("]")
+        return isinstance(value, (list, tuple)) and all(_fits(item, inner) for item in value)
+    if kind == "bool":
+        return isinstance(value, bool)
+    if kind in {"int", "float"}:
+        return isinstance(value, int if kind == "int" else (int, float)) and not isinstance(value, bool)
+    return isinstance(value, str) if kind == "str" else kind != "None"
 
 
 def _json(value: Any) -> Any:

@@ -63,9 +63,11 @@ class UNet(SegmentationModel):
                 without.
 
         Raises:
-            UsageError: ``width`` with a backbone, or not one number of ``decoder_channels`` per step.
+            UsageError: ``width`` with a backbone or not positive, or not one number of ``decoder_channels`` per step.
         """
         super().__init__()
+        if width <= 0:
+            raise UsageError(f"width must be above 0, got {width}")
         if backbone is not None and width != 1.0:
             raise UsageError("width scales the U-Net without backbone; with one, give decoder_channels")
         self.num_classes = num_classes
