@@ -226,6 +226,13 @@ def test_every_known_key_is_settable() -> None:
         assert name in (values[section] if section else values), key
 
 
+def test_every_key_is_described() -> None:
+    from denseg.config import DataConfig, ModelConfig, PartConfig, StageConfig, TrainConfig
+
+    for section in (DataConfig, ModelConfig, PartConfig, StageConfig, TrainConfig):
+        assert [key for key, field in section.model_fields.items() if not field.description] == [], section
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [("1", 1), ("1e-3", 1e-3), ("[1, 2]", [1, 2]), ("abc", "abc"), ("true", True), ("a=b", "a=b"), ("", None)],

@@ -89,12 +89,12 @@ class TrainConfig(_Section):
     scales: tuple[float, ...] = Field((), description="random resize, drawn from this list instead")
     flip: float = Field(0.5, ge=0, le=1, description="probability of a left-right flip")
     flip_vertical: float = Field(0.0, ge=0, le=1, description="probability of an up-down flip")
-    optimizer: Literal["sgd", "adamw"] = Field("sgd")
-    learning_rate: float = Field(0.01, gt=0)
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="what moves the weights")
+    learning_rate: float = Field(0.01, gt=0, description="at the start, after warm-up")
     momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")
     nesterov: bool = Field(False, description="of SGD")
     betas: tuple[float, float] = Field((0.9, 0.999), description="of AdamW")
-    weight_decay: float = Field(1e-4, ge=0)
+    weight_decay: float = Field(1e-4, ge=0, description="of weights; see decay_norm_and_bias")
     decay_norm_and_bias: bool = Field(False, description="decay normalisation weights and biases too")
     parts: dict[str, PartConfig] = Field(
         default_factory=dict,
@@ -107,15 +107,10 @@ class TrainConfig(_Section):
     step_factor: float = Field(0.1, gt=0, le=1, description="each drop of the step schedule multiplies by this")
     clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient")
     freeze_norm: bool = Field(False, description="batch norm keeps its stored statistics")
-    loss: dict[str, float | dict[str, Any]] = Field(
-        {"cross_entropy": 1.0},
-        description="weight by loss name, or {weight: …, option: …}; summed",
-    )
+    loss: dict[str, float | dict[str, Any]] = Field({"cross_entropy": 1.0}, description="name: weight, or options too")
     loss_at: Literal["input", "heatmap"] = Field("input", description="where scores and labels meet")
     aux_weight: float = Field(0.4, ge=0, description="weight of the loss on auxiliary classifiers")
-    precision: Annotated[Literal["32", "bf16", "16"], BeforeValidator(str)] = Field(
-        "32", description="16 and bf16 are mixed precision"
-    )
+    precision: Annotated[Literal["32", "bf16", "16"], BeforeValidator(str)] = Field("32", description="16, bf16: mixed")
     channels_last: bool = Field(True, description="memory format; faster on current CPUs and GPUs")
     workers: int = Field(2, ge=0, description="loader processes; the result does not depend on it")
     metric: str = Field("miou", description="the score that decides the best checkpoint")
