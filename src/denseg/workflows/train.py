@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from denseg.config import RunConfig, known_keys, load_config
 from denseg.data.doctor import examine
-from denseg.errors import DataError, DensegError, InterruptedRunError, UsageError
+from denseg.errors import DataError, DensegError, InterruptedRunError, OutputError, UsageError
 from denseg.files import make_folder
 from denseg.runs import RunFolder, describe_environment, latest_run_path, lock_run, next_run_path
 from denseg.training.interrupt import StopRequest, catch_signals
@@ -187,6 +187,11 @@ def _run(
     except KeyboardInterrupt:
         _record(run, "interrupted", "stopped")
         raise
+    except OutputError as error:
+        _record(run, "failed", str(error))
+        if not run.state_path.is_file():
+            raise
+        raise OutputError(f"{error}; what was saved before is whole: go on with --resume", path=error.path) from error
     except DensegError as error:
         _record(run, "failed", str(error))
         raise
