@@ -100,7 +100,7 @@ class TrainConfig(_Section):
         default_factory=dict,
         description="multipliers by part: `backbone`, `head`, `bias`, `norm`, or a prefix of parameter names",
     )
-    schedule: Literal["poly", "cosine", "step", "constant"] = Field("poly")
+    schedule: Literal["poly", "cosine", "step", "constant"] = Field("poly", description="how the learning rate falls")
     power: float = Field(0.9, gt=0, description="of the poly schedule")
     warmup: int = Field(0, ge=0, description="steps of linear warm-up")
     step_every: int | None = Field(None, ge=1, description="steps between drops of the step schedule")
