@@ -24,7 +24,7 @@ from denseg.cli.progress import progress_bar
 __all__ = ["evaluate"]
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913 - the options of the command
     run: RunArgument,
     data: DataArgument,
     split: Annotated[

@@ -141,18 +141,21 @@ class Predictor:
         predictor.path = file
         return predictor
 
-    def predict(self, image: Path | str | Array, *, strategy: Strategy | None = None) -> Array:
+    def predict(
+        self, image: Path | str | Array, *, strategy: Strategy | None = None, name: Path | str | None = None
+    ) -> Array:
         """Label one image.
 
         Args:
             image: A file, or pixels as :func:`~denseg.data.images.read_image` gives them: ``(H, W, C)`` or ``(H, W)``,
                 unscaled.
             strategy: How it is tiled; decided from the image if ``None``.
+            name: The file that the pixels come from, for messages.
 
         Returns:
             ``(H, W)`` labels in 0..K-1, uint8, or uint16 for more than 256 classes.
         """
-        return self.tiled.labels(self.prepare(image), strategy=strategy)
+        return self.tiled.labels(self.prepare(image, name=name), strategy=strategy)
 
     def probabilities(self, image: Path | str | Array, *, strategy: Strategy | None = None) -> npt.NDArray[np.float32]:
         """Give the probability of every class at every pixel.
@@ -178,11 +181,12 @@ class Predictor:
         """
         return self.tiled.strategy(height, width)
 
-    def prepare(self, image: Path | str | Array) -> npt.NDArray[np.float32]:
+    def prepare(self, image: Path | str | Array, *, name: Path | str | None = None) -> npt.NDArray[np.float32]:
         """Read, check and normalise one image.
 
         Args:
             image: As for :meth:`predict`.
+            name: The file that the pixels come from, for messages.
 
         Returns:
             ``(C, H, W)`` float32.
@@ -191,10 +195,10 @@ class Predictor:
             ImageError: The file cannot be read, or its bands or value range are not those of training.
             ShapeError: The array is no image.
         """
-        name: Path | str = "the image"
         if isinstance(image, (Path, str)):
             name = image
             image = read_image(image, max_pixels=self.max_pixels)
+        name = name or "the image"
         pixels = image[:, :, None] if image.ndim == 2 else image
         if pixels.ndim != 3 or 0 in pixels.shape:
             raise ShapeError(

@@ -114,6 +114,7 @@ class Keeper:
             "stage": row["stage"],
             "step": row["step"],
             "seed": self._config.seed,
+            "class_pixels": list(self._data.train_counts),
             "scores": {key: value for key, value in row.items() if key.startswith("val_")},
         }
         save_checkpoint(

@@ -210,7 +210,7 @@ class _Line:
                     try:
                         image = read.result()
                         strategy = self.predictor.strategy(*image.shape[:2])
-                        labels = self.predictor.predict(image, strategy=strategy)
+                        labels = self.predictor.predict(image, strategy=strategy, name=picture.path)
                     except (DensegError, MemoryError, RuntimeError) as error:
                         self.result.failed.append((picture.path, _reason(error)))
                         continue
@@ -304,7 +304,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OutputError):
         raise error
     if isinstance(error, DensegError):
-        return " ".join(str(error).splitlines()).removeprefix("the image: ")
+        return " ".join(str(error).splitlines())
     if isinstance(error, MemoryError) or "alloc" in str(error) or "out of memory" in str(error):
         return "not enough memory for this picture; give a smaller --tile"
     raise error
