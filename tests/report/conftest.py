@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -233,3 +233,142 @@ def street_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
             }
         ],
     )
+
+
+# What a page must hold for everyone, read from the page itself: contrast of every text against what lies behind it
+# (WCAG 1.4.3: 4.5, large text 3), names of controls, names of images and regions, one place for each id.
+AUDIT = """
+() => {
+  const found = [];
+  const seen = (element) => {
+    const style = getComputedStyle(element);
+    const box = element.getBoundingClientRect();
+    return style.visibility !== "hidden" && style.display !== "none" && box.width > 1 && box.height > 1;
+  };
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const rgba = (text) => {
+    canvas.clearRect(0, 0, 1, 1);
+    canvas.fillStyle = text;
+    canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data].map((value, at) => (at < 3 ? value : value / 255));
+  };
+  const over = (top, under) => [0, 1, 2].map((at) => top[at] * top[3] + under[at] * (1 - top[3])).concat(1);
+  const behind = (element) => {
+    const layers = [];
+    for (let at = element; at; at = at.parentElement) layers.push(rgba(getComputedStyle(at).backgroundColor));
+    return layers.reverse().reduce((under, top) => over(top, under), [255, 255, 255, 1]);
+  };
+  const light = ([red, green, blue]) => {
+    const linear = [red, green, blue].map((value) => {
+      const part = value / 255;
+      return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
+  };
+  const contrast = (one, other) => {
+    const [high, low] = [light(one), light(other)].sort((a, b) => b - a);
+    return (high + 0.05) / (low + 0.05);
+  };
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  let texts = 0;
+  while (walker.nextNode()) {
+    const element = walker.currentNode.parentElement;
+    if (!walker.currentNode.data.trim() || !seen(element) || element.closest(".viewer, .spoken, script, svg")) continue;
+    const style = getComputedStyle(element);
+    const back = behind(element);
+    const ratio = contrast(over(rgba(style.color), back), back);
+    const size = parseFloat(style.fontSize);
+    const needed = size >= 24 || (size >= 18.66 && style.fontWeight >= 700) ? 3 : 4.5;
+    texts += 1;
+    if (ratio < needed) found.push(`contrast ${ratio.toFixed(2)}: ${walker.currentNode.data.trim().slice(0, 40)}`);
+    if (size < 12) found.push(`small ${size}: ${walker.currentNode.data.trim().slice(0, 40)}`);
+  }
+  const named = (element) =>
+    element.getAttribute("aria-label") || element.labels?.[0]?.textContent.trim() || element.textContent.trim();
+  const controls = "button, input, select, a[href], summary, [role=region], [role=group]";
+  for (const element of document.querySelectorAll(controls)) {
+    if (!named(element)) found.push(`no name: ${element.outerHTML.slice(0, 80)}`);
+  }
+  for (const image of document.querySelectorAll("img:not([alt])")) found.push(`no alt: ${image.outerHTML.slice(-80)}`);
+  for (const box of document.querySelectorAll("*")) {
+    const style = getComputedStyle(box);
+    const scrolls = /auto|scroll/.test(style.overflowX) && box.scrollWidth > box.clientWidth + 1;
+    if (scrolls && box.tabIndex < 0 && !box.matches("nav")) found.push(`scrolls, no tab stop: ${box.className}`);
+  }
+  if (document.documentElement.scrollWidth > innerWidth) {
+    const beyond = (element) =>
+      element.getBoundingClientRect().right > innerWidth + 1 && !element.closest(".scroll, .matrix, pre, dialog");
+    const wide = [...document.querySelectorAll("main *")].filter(beyond);
+    found.push(`wider than the screen: ${document.documentElement.scrollWidth}, ${wide[0]?.outerHTML.slice(0, 80)}`);
+  }
+  return [found, texts];
+}
+"""
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    sync = pytest.importorskip("playwright.sync_api")
+    executable = next(
+        (path for path in ("/usr/bin/chromium", "/usr/bin/chromium-browser") if Path(path).is_file()), None
+    )
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    ]
+    with sync.sync_playwright() as playwright:
+        if executable is None and not Path(playwright.chromium.executable_path).is_file():
+            pytest.skip("no Chromium here")
+        started = playwright.chromium.launch(executable_path=executable, args=flags)
+        yield started
+        started.close()
+
+
+class Visit:
+    """An open page that remembers what went wrong."""
+
+    def __init__(self, browser: Any, path: Path, **options: Any) -> None:
+        self.faults: list[str] = []
+        self.context = browser.new_context(**({"viewport": {"width": 1360, "height": 900}} | options))
+        self.page = self.context.new_page()
+        self.page.on("console", lambda message: self.faults.append(f"{message.type}: {message.text}"))
+        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.page.on("request", lambda request: self._requested(request.url))
+        self.wanted = path.as_uri()
+        self.page.goto(self.wanted)
+
+    def _requested(self, url: str) -> None:
+        if not url.startswith(("data:", self.wanted)):
+            self.faults.append(f"request: {url[:100]}")
+
+    def text(self, selector: str) -> str:
+        return str(self.page.locator(selector).first.inner_text())
+
+    def audit(self) -> tuple[list[str], int]:
+        """List what not everyone can read or use, with everything unfolded; and how many texts were looked at."""
+        self.page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+        found, texts = self.page.evaluate(AUDIT)
+        return found, texts
+
+    def css(self, selector: str, name: str) -> str:
+        return str(self.page.locator(selector).first.evaluate(f"element => getComputedStyle(element).{name}"))
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Callable[..., Visit]]:
+    visits: list[Visit] = []
+
+    def start(path: Path, **options: Any) -> Visit:
+        visits.append(Visit(browser, path, **options))
+        return visits[-1]
+
+    yield start
+    for one in visits:
+        one.context.close()
+        assert one.faults == []

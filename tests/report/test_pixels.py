@@ -96,4 +96,5 @@ def test_colours_of_classes() -> None:
     assert twice[0] == (5, 6, 7)
     assert len(set(twice)) == 4
     assert distinct(((0, 0, 0), (255, 255, 255))) == ((0, 114, 178), (230, 159, 0)), "greys vanish over a grey picture"
+    assert distinct(((0, 0, 0), (128, 0, 0)))[1] == (230, 159, 0), "the numbered table's colours are nobody's choice"
     assert len(set(distinct([(0, 0, 0)] * 400))) == 400

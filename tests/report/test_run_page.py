@@ -165,7 +165,7 @@ def test_many_classes_stay_small(tmp_path: Path, make_run: Callable[..., RunFold
 
 
 def test_large_images_stay_under_the_limit(tmp_path: Path, make_run: Callable[..., RunFolder]) -> None:
-    page = write_report(make_run(tmp_path, images=12, epochs=2, size=(1000, 1300)))
+    page = write_report(make_run(tmp_path, images=7, epochs=2, size=(1100, 1500)))
     assert page.stat().st_size < 5_000_000
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The report: one HTML file that tells a run, made from the files of its folder. Imports no torch."""
+"""Pages: one HTML file that tells a run, and one that tells a check of a data folder. Imports no torch."""
 
 from __future__ import annotations
 
+from denseg.report.check_page import write_check_page
 from denseg.report.run_page import write_report
 
-__all__ = ["write_report"]
+__all__ = ["write_check_page", "write_report"]

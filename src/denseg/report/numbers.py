@@ -42,7 +42,7 @@ def share(value: float | None) -> str:
         return "< 0.1%"
     if percent > 99.9:
         return "> 99.9%"
-    return f"{percent:.1f}%" if percent < 10 or percent > 99 else f"{percent:.0f}%"
+    return f"{percent:.1f}%" if percent < 9.95 or percent > 99 else f"{percent:.0f}%"
 
 
 def count(value: float) -> str:

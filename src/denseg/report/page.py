@@ -11,7 +11,7 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from denseg import __version__
 from denseg.report import numbers
@@ -51,6 +51,25 @@ def render(template: str, *, scripts: Sequence[str], **values: Any) -> str:
     )
 
 
+def prose(text: str, base: str = "") -> Markup:
+    """Make a sentence of a message: a capital first, paths below ``base`` shortened, words in backticks as code.
+
+    Args:
+        text: The message.
+        base: A folder's path with its separator at the end; empty for none.
+
+    Returns:
+        Escaped HTML.
+    """
+    text = text.replace(base, "") if base else text
+    parts = (text[:1].upper() + text[1:]).split("`")
+    if len(parts) % 2 == 0:  # a backtick without its partner is a character like any other
+        return escape("`".join(parts))
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if index % 2 else escape(part) for index, part in enumerate(parts)
+    )
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
@@ -66,6 +85,7 @@ def _environment() -> Environment:
         "count": numbers.count,
         "duration": numbers.duration,
         "plural": numbers.plural,
+        "prose": prose,
     }
     return environment
 

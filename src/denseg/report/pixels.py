@@ -15,13 +15,24 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["distinct", "errors_png", "labels_png", "photo_webp", "shrink_labels", "shrink_photo", "to_display"]
+from denseg.types import distinct_colors
+
+__all__ = [
+    "CLEAR_COLORS",
+    "distinct",
+    "errors_png",
+    "labels_png",
+    "photo_webp",
+    "shrink_labels",
+    "shrink_photo",
+    "to_display",
+]
 
 Labels = NDArray[np.integer[Any]]
 Color = tuple[int, int, int]
 
-# Okabe and Ito's colours, which people with any colour vision tell apart; used where a class table has greys only.
-_CLEAR: tuple[Color, ...] = (
+# Okabe and Ito's colours, which people with any colour vision tell apart.
+CLEAR_COLORS: tuple[Color, ...] = (
     (0, 114, 178),
     (230, 159, 0),
     (0, 158, 115),
@@ -35,7 +46,7 @@ _FAINT = 40  # opacity of black, 0..255: black is most tables' background, and m
 
 
 def distinct(colors: Sequence[Sequence[int]]) -> tuple[Color, ...]:
-    """Give classes colours that can be told apart over a picture: their own, unless those are all grey or equal.
+    """Give classes colours that can be told apart over a picture: their own, unless nobody chose them or all are grey.
 
     Args:
         colors: ``(red, green, blue)`` per class.
@@ -44,8 +55,9 @@ def distinct(colors: Sequence[Sequence[int]]) -> tuple[Color, ...]:
         As many colours, no two equal.
     """
     own = [(int(c[0]), int(c[1]), int(c[2])) for c in colors]
-    if all(max(c) - min(c) < 12 for c in own) and len(own) <= len(_CLEAR):
-        return _CLEAR[: len(own)]
+    unchosen = own == list(distinct_colors(len(own))) or all(max(c) - min(c) < 12 for c in own)
+    if unchosen and len(own) <= len(CLEAR_COLORS):
+        return CLEAR_COLORS[: len(own)]
     taken: set[Color] = set()
     result = []
     for color in own:

@@ -69,6 +69,7 @@ def render_report(facts: RunFacts) -> str:
         sections=sections,
         facts=facts,
         data_name=_data_name(facts),
+        data_base=f"{facts.config.data.path}/" if facts.config.data.path else "",
         meta=_meta(facts),
         status=_status(facts),
         summary=summary(facts, shown["rows"], shown["mistakes"]),

@@ -45,10 +45,10 @@ document.addEventListener("DOMContentLoaded", () => {
       const box = viewer.getBoundingClientRect();
       const x = (event.clientX - box.left) / box.width;
       const y = (event.clientY - box.top) / box.height;
-      const called = classAt(prediction, x, y);
+      const called = prediction && classAt(prediction, x, y);
       const right = truth && classAt(truth, x, y);
-      under.textContent = !right ? called : right === called ? right : `truth ${right}, prediction ${called}`;
-      under.hidden = !called;
+      under.textContent = right && called && right !== called ? `truth ${right}, prediction ${called}` : right || called;
+      under.hidden = !(right || called);
     });
     viewer.addEventListener("pointerleave", () => {
       under.hidden = true;
@@ -69,7 +69,7 @@ document.addEventListener("DOMContentLoaded", () => {
       const viewer = shot.querySelector(".viewer").cloneNode(true);
       const ratio = Number(viewer.dataset.ratio);
       viewer.style.width = `min(100%, calc((96vh - 4.5rem) * ${ratio}))`;
-      large.querySelector("h3").textContent = shot.querySelector("h4").textContent;
+      large.querySelector("h2").textContent = shot.querySelector("h3, h4").textContent;
       large.querySelector(".viewer")?.remove();
       large.append(viewer);
       startViewer(viewer);
