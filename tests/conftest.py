@@ -53,7 +53,7 @@ def write_pairs(
     return root
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_pairs() -> Callable[..., Path]:
     """``make_pairs(root, {"train": 4, "val": 2})`` writes a small data folder of 48x64 images and 3 classes."""
     return write_pairs
@@ -63,6 +63,34 @@ def make_pairs() -> Callable[..., Path]:
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder of six 48x64 images, 3 classes, split into train and val. Read it only."""
     return write_pairs(tmp_path_factory.mktemp("tiny") / "data", {"train": 4, "val": 2})
+
+
+TINY = (
+    "train.epochs=2",
+    "train.batch_size=2",
+    "train.crop=32",
+    "train.workers=0",
+    "train.optimizer=adamw",
+    "train.learning_rate=0.01",
+    "model.width=0.0625",
+)
+"""Settings that train a U-Net in a second or two."""
+
+
+@pytest.fixture(scope="session")
+def tiny_settings() -> tuple[str, ...]:
+    """``key=value`` settings that train a U-Net in a second or two."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on ``tiny_data``. Read it only."""
+    from denseg.workflows.train import train
+
+    out = tmp_path_factory.mktemp("run") / "tiny"
+    train(tiny_data, settings=TINY, out=out, device="cpu", progress=False)
+    return out
 
 
 class CommandResult(NamedTuple):
