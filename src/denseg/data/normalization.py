@@ -129,7 +129,7 @@ class Normalization:
         result = np.empty(planes.shape, dtype=np.float32)
         np.multiply(planes, factor.astype(np.float32)[:, None, None], out=result, casting="unsafe")
         result += shift.astype(np.float32)[:, None, None]
-        if image.dtype.kind == "f":
+        if image.dtype.kind == "f" and not np.isfinite(result.sum(dtype=np.float64)):  # one sum is cheaper than looking
             np.nan_to_num(result, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
         if outside is not None:
             result[:, outside] = 0.0
