@@ -167,22 +167,11 @@ def _pictures(facts: Facts) -> list[Finding]:
         findings.append(
             find("deep-images", message, "keep their full depth; normalise by what train holds", count=len(images))
         )
-    for code, test, message, action in (
-        (
-            "nan-pixels",
-            lambda image: image.holes > 0,
-            "hold NaN or infinity",
-            "take those pixels as 0 and without label",
-        ),
-        ("alpha", lambda image: image.info.alpha, "have transparency", "show transparent pixels as black"),
-        ("cmyk", lambda image: image.info.mode in {"CMYK", "SEPARATED"}, "are in CMYK", "convert them to RGB"),
-        ("constant-image", _constant, "hold a single value", "check them; they teach nothing"),
-        ("extreme-size", _extreme, "are of extreme size", "check them; large ones are cropped for training"),
-        ("several-frames", lambda image: image.info.frames > 1, "hold several pages or frames", "read the first one"),
-    ):
+    for code, test, verb, message, action in _EACH:
         files = some(test)
         if files:
-            findings.append(find(code, f"{_count(files, 'picture', 'pictures')} {message}", action, files=files))
+            said = f"{_count(files, f'picture {verb[0]}', f'pictures {verb[1]}')} {message}"
+            findings.append(find(code, said, action, files=files))
     return findings
 
 
@@ -194,6 +183,17 @@ def _extreme(image: ImageFacts) -> bool:
     height, width = _size(image)
     ratio = max(height, width) / min(height, width)
     return height * width > EXTREME_PIXELS or min(height, width) < EXTREME_SIDE or ratio > EXTREME_RATIO
+
+
+_HAVE, _HOLD, _ARE = ("has", "have"), ("holds", "hold"), ("is", "are")
+_EACH: tuple[tuple[str, Callable[[ImageFacts], bool], tuple[str, str], str, str], ...] = (
+    ("nan-pixels", lambda image: image.holes > 0, _HOLD, "NaN or infinity", "take those pixels as 0 and without label"),
+    ("alpha", lambda image: image.info.alpha, _HAVE, "transparency", "show transparent pixels as black"),
+    ("cmyk", lambda image: image.info.mode in {"CMYK", "SEPARATED"}, _ARE, "in CMYK", "convert them to RGB"),
+    ("constant-image", _constant, _HOLD, "a single value", "check them; they teach nothing"),
+    ("extreme-size", _extreme, _ARE, "of extreme size", "check them; large ones are cropped for training"),
+    ("several-frames", lambda image: image.info.frames > 1, _HOLD, "several pages or frames", "read the first one"),
+)
 
 
 def _masks(facts: Facts) -> list[Finding]:

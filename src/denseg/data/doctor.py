@@ -138,7 +138,9 @@ def _conclude(inventory: Inventory, facts: Sequence[tuple[Pair, PairFacts]], con
     counts = np.zeros((len(good), len(proposal.classes) + 1), np.int64)
     for row, mask in enumerate(masks):
         counts[row] = proposal.count(mask)
-    thumbnails = np.asarray([image.thumbnail for image in images], np.uint8).reshape(-1, THUMBNAIL, THUMBNAIL)
+    thumbnails = np.zeros((len(images), THUMBNAIL, THUMBNAIL), np.uint8)
+    for row, image in enumerate(images):
+        thumbnails[row] = image.thumbnail
     series = find_series(pairs, thumbnails)
     findings += [*proposal.findings, *_about_labels(pairs, counts, proposal), *check_splits(pairs, thumbnails, series)]
     if not any(pair.split or pair.group for pair in pairs):

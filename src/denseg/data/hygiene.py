@@ -253,7 +253,7 @@ def _near_pairs(thumbnails: Thumbnails) -> list[tuple[int, int]]:
     """Find pictures whose thumbnails nearly agree: the three nearest of each, looked for in few dimensions."""
     from scipy.spatial import cKDTree
 
-    flat = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
+    flat = thumbnails.reshape(len(thumbnails), thumbnails.shape[1] * thumbnails.shape[2]).astype(np.float32)
     plain = flat.max(axis=1) == 0  # constant pictures are all alike
     kept = np.flatnonzero(~plain)
     if len(kept) < 2:
