@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 from denseg.cli.output import DataArgument, JsonOption, SettingsOption, emit
@@ -11,7 +14,18 @@ from denseg.cli.progress import progress_bar
 __all__ = ["check"]
 
 
-def check(data: DataArgument, settings: SettingsOption = None, json_path: JsonOption = None) -> None:
+HtmlOption = Annotated[
+    Path | None,
+    typer.Option("--html", metavar="PATH", help="Write a page with pictures of what was found.", show_default=False),
+]
+
+
+def check(
+    data: DataArgument,
+    settings: SettingsOption = None,
+    json_path: JsonOption = None,
+    html_path: HtmlOption = None,
+) -> None:
     """Read every image and mask; say what is wrong and what will be done about it (exit 1 on what spoils training)."""
     from denseg.config import load_config
     from denseg.workflows.check import check as run
@@ -20,6 +34,10 @@ def check(data: DataArgument, settings: SettingsOption = None, json_path: JsonOp
     config = load_config(None, settings or ())
     with progress_bar("reading") as progress:
         examination = run(data, config=config.data, progress=progress)
+    if html_path is not None:
+        from denseg.report import write_check_page
+
+        write_check_page(examination, html_path)
     emit(examination_lines(examination), examination_json(examination), json_path)
     if not examination.ok:
         raise typer.Exit(1)
