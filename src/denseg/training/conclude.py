@@ -33,8 +33,7 @@ def evaluate_split(
     Returns:
         The document that was written.
     """
-    checkpoint = run.checkpoint()
-    predictor = Predictor.load(checkpoint, device=config.device)
+    predictor = Predictor.load(run.path, device=config.device)
     predictor.max_pixels = data.max_pixels
     evaluation = score_pairs(
         predictor,
@@ -49,8 +48,8 @@ def evaluate_split(
         train_counts=data.train_counts,
         root=data.root,
         seed=config.seed,
-        checkpoint=checkpoint.relative_to(run.path).as_posix(),
+        checkpoint=run.checkpoint().relative_to(run.path).as_posix(),
         model=config.model.name,
     )
     run.write_evaluation(split, document)
-    return document
+    return run.evaluation(split)

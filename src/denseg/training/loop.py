@@ -193,6 +193,7 @@ class StageLoop:
                 loss = stage.loss(output, target, normalizer=normalizer, **maps).total
                 stage.fabric.backward(loss)
             total = loss.detach() if total is None else total + loss.detach()
+            self._loss_sum += loss.detach()
         if total is None:
             raise TrainingError("the loader gave an empty step")
         newest = self._guard.push(total, facts)
@@ -205,7 +206,6 @@ class StageLoop:
         stage.stepper.step()
         stage.optimizer.zero_grad(set_to_none=True)
         stage.loss.update()
-        self._loss_sum += total
         position.step += 1
         position.all_steps += 1
         position.epoch_step += 1

@@ -46,6 +46,8 @@ class TrainResult:
 
     def lines(self) -> list[str]:
         """Say the result to a person."""
+        if not self.evaluation:
+            return []  # one of several processes; the first one tells
         record, scores = self.run.record(), self.evaluation
         best = record.get("best") or {}
         low, high = scores["interval"]
@@ -110,7 +112,7 @@ def train(  # noqa: PLR0913 - the options of the command
         DataError: The data would spoil training, or are not there.
         InterruptedRunError: Ctrl-C or SIGTERM; everything is saved.
     """
-    display = create_progress(progress) if isinstance(progress, bool) else progress
+    display = create_progress(progress and _is_leader()) if isinstance(progress, bool) else progress
     said = {"model.name": model, "model.backbone": backbone, "init": init, "device": device}
     words = [f"{key}={json.dumps(value)}" for key, value in said.items() if value is not None] + list(settings)
     with catch_signals() as stop:
@@ -146,7 +148,7 @@ def _train(
         config = _resumed_config(run, path, recipe, words)
     else:
         RunFolder.check_free(out)
-    leader = os.environ.get("RANK", "0") == "0"
+    leader = _is_leader()
     with contextlib.ExitStack() as held:
         run, loaded = RunFolder(out), None
         if resume and RunFolder.is_run(out):
@@ -290,8 +292,13 @@ def _resumed_config(run: RunFolder, path: Path, recipe: str | Path | None, words
 def _record(run: RunFolder, status: Any, message: str) -> None:
     """Note how the run ended; a disk that refuses it must not hide why."""
     with contextlib.suppress(DensegError):
-        if os.environ.get("RANK", "0") == "0" and RunFolder.is_run(run.path):
+        if _is_leader() and RunFolder.is_run(run.path):
             run.set_status(status, message=message)
+
+
+def _is_leader() -> bool:
+    """Whether this is the process that writes, of those that ``torchrun`` started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _shown(value: float | None) -> str:
