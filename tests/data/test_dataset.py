@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -117,6 +118,33 @@ def test_grey_pictures_join_a_colour_data_set(make: Make, make_pairs: Callable[.
         discover(root).pairs, encoding=ENCODING, normalization=Normalization.imagenet(), ignore_index=255
     )
     assert dataset[0]["images"].shape == (3, 48, 64)
+
+
+@pytest.mark.parametrize("augmentation", [None, Augmentation(flip=0)])
+def test_holes_are_ignored_and_stay_where_they_are(tmp_path: Path, augmentation: Augmentation | None) -> None:
+    """A pixel without data is the mean pixel and ignored; interpolation does not carry the hole to its neighbours."""
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+    values = np.full((20, 24), 100.0, np.float32)
+    values[5:9, 6:9] = np.nan
+    tifffile.imwrite(tmp_path / "images" / "a.tif", values)
+    Image.fromarray(np.ones((20, 24), np.uint8)).save(tmp_path / "masks" / "a.png")
+    dataset = SegmentationDataset(
+        discover(tmp_path).pairs,
+        encoding=ENCODING,
+        normalization=Normalization((60.0,), (20.0,), 1.0),
+        ignore_index=255,
+        augmentation=augmentation,
+    )
+    for index in range(4):
+        sample = dataset[(index, 0)]
+        images, target = sample["images"][0], sample["target"]
+        assert bool(torch.isfinite(images).all())
+        assert images[target == 255].min().item() == pytest.approx(0, abs=1e-5)
+        far = torch.nn.functional.max_pool2d((target == 255)[None].float(), 5, 1, 2)[0] == 0
+        torch.testing.assert_close(images[far], torch.full_like(images[far], 2.0))
+        if augmentation is None:
+            assert int((target == 255).sum()) == 12
 
 
 def test_faults_name_the_file(make: Make, make_pairs: Callable[..., Path], tmp_path: Path) -> None:

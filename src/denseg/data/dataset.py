@@ -131,7 +131,7 @@ class SegmentationDataset(Dataset[Sample]):
         warped = {name: sample_image(values, grid) for name, values in maps.items()}
         if outside is not None:
             warped = {name: np.where(outside, np.float32(0), values) for name, values in warped.items()}
-        images = self.normalization.apply(sample_image(image, grid), outside=outside)
+        images = self.normalization.apply(sample_image(self.normalization.fill(image), grid), outside=outside)
         return self._sample(index, images, sample_labels(labels, grid, fill=self.ignore_index), warped)
 
     def read(self, index: int) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -107,6 +107,20 @@ class Normalization:
         std[std < 1e-6] = 1.0
         return cls(tuple((mean / scale).tolist()), tuple(std.tolist()), scale)
 
+    def fill(self, image: np.ndarray) -> np.ndarray:
+        """Put the mean pixel where there is no data, so that interpolation does not spread the hole.
+
+        Args:
+            image: ``(H, W, C)``; not changed.
+
+        Returns:
+            The same array where all values are finite, else a copy.
+        """
+        if image.dtype.kind != "f" or np.isfinite(image.sum(dtype=np.float64)):
+            return image
+        mean = np.asarray(self.mean, dtype=image.dtype) * image.dtype.type(self.scale)
+        return np.where(np.isfinite(image), image, mean)
+
     def apply(self, image: np.ndarray, *, outside: np.ndarray | None = None) -> np.ndarray:
         """Normalize one image and put its bands first.
 

@@ -81,7 +81,7 @@ def read_pair(
 ) -> tuple[Pixels, NDArray[np.uint8] | NDArray[np.uint16]]:
     """Read a pair and check that picture and mask are of one size.
 
-    Pixels of a float picture that are not finite (no data) are 0 there and ``ignore_index`` in the labels.
+    Where a float picture is not finite (no data), the labels become ``ignore_index``; the picture is left as it is.
 
     Args:
         pair: The pair.
@@ -106,6 +106,5 @@ def read_pair(
     if image.dtype.kind == "f":
         hole = np.asarray(~np.isfinite(image).all(axis=2))
         if bool(hole.any()):
-            image = np.where(hole[:, :, None], image.dtype.type(0), image)
             labels[hole] = encoding.ignore_index
     return image, labels
