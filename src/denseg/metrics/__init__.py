@@ -12,21 +12,43 @@ from denseg.metrics.boundary import (
     trimap,
     trimap_counts,
 )
+from denseg.metrics.components import Continuity, SizeRecall, continuity, size_recall
 from denseg.metrics.confusion import ConfusionMatrix, Scores, majority_baseline, scores_from_counts
-from denseg.metrics.interval import bootstrap_interval, bootstrap_scores
+from denseg.metrics.interval import bootstrap_interval
+from denseg.metrics.segments import (
+    PartitionScores,
+    adapted_rand_error,
+    objects_of,
+    pixel_error,
+    thin_borders,
+    v_info,
+    v_rand,
+    warping_error,
+)
 
 __all__ = [
     "ClassScores",
     "ConfusionMatrix",
+    "Continuity",
+    "PartitionScores",
     "Scores",
+    "SizeRecall",
+    "adapted_rand_error",
     "bootstrap_interval",
-    "bootstrap_scores",
     "boundary_counts",
     "boundary_f_score",
     "boundary_iou",
+    "continuity",
     "hausdorff",
     "majority_baseline",
+    "objects_of",
+    "pixel_error",
     "scores_from_counts",
+    "size_recall",
+    "thin_borders",
     "trimap",
     "trimap_counts",
+    "v_info",
+    "v_rand",
+    "warping_error",
 ]

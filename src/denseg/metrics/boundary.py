@@ -3,8 +3,8 @@
 
 Definitions:
     ``boundary_iou``: B. Cheng et al., "Boundary IoU: Improving Object-Centric Image Segmentation Evaluation", CVPR
-    2021. Of each class mask only the pixels at most d from its contour are kept (a square of 2d+1 pixels around them leaves
-    the mask or the image), d = ratio times the image's diagonal; then IoU per class.
+    2021. Of each class mask only the pixels at most d from its contour are kept (a square of 2d+1 pixels around them
+    leaves the mask or the image), d = ratio times the image's diagonal; then IoU per class.
     ``trimap``: P. Kohli et al., "Robust Higher Order Potentials for Enforcing Label Consistency", IJCV 2009, as in the
     DeepLab papers: scores of the pixels at most w from a border.
     ``boundary_f_score``: G. Csurka et al., "What is a good evaluation measure for semantic segmentation?", BMVC 2013:
