@@ -28,7 +28,10 @@ SMALL: Mapping[str, Any] = {"out_channels": 8, "bases": 5}
 
 SIZES = [(1, 1), (1, 5), (3, 1), (2, 2), (6, 7)]
 
-NOT_SHIFTING: Mapping[str, str] = {}
+NOT_SHIFTING: Mapping[str, str] = {
+    "pyramid_pooling": "its regions lie fixed on the map",
+    "spatial_pyramid_pooling": "its bins lie fixed on the map",
+}
 """Layers that treat positions differently, or whose border is not torch's own padding, with the reason."""
 
 NO_GRADCHECK: Mapping[str, str] = {

@@ -5,6 +5,7 @@ import torch
 
 from denseg.errors import ShapeError, UsageError
 from denseg.ops import resize
+from denseg.ops.resize import _resize_by_matrices
 
 
 def bilinear(x, size):
@@ -59,3 +60,14 @@ def test_errors():
     with pytest.raises(UsageError) as mode:
         resize(torch.zeros(1, 3, 4, 5), (2, 2), mode="area")
     assert str(mode.value) == "resize knows the modes bilinear, bicubic, nearest, got 'area'"
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+@pytest.mark.parametrize(("here", "wanted"), [((2, 3), (7, 9)), ((6, 6), (3, 13)), ((1, 1), (4, 5)), ((3, 3), (1, 1))])
+def test_by_matrices_as_it_is_exported(
+    here: tuple[int, int], wanted: tuple[int, int], mode: str, align_corners: bool
+) -> None:
+    x = torch.randn(2, 3, *here, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    ours = _resize_by_matrices(x, wanted, mode, align_corners)
+    torch.testing.assert_close(ours, resize(x, wanted, mode=mode, align_corners=align_corners))

@@ -9,13 +9,17 @@ from denseg.layers.catalog import LAYERS
 from denseg.layers.channel_attention import ChannelAttention
 from denseg.layers.conv import ConvBlock, init_classifier, init_conv
 from denseg.layers.criss_cross_attention import CrissCrossAttention
+from denseg.layers.dilated_context import DilatedContext
 from denseg.layers.expectation_maximization_attention import ExpectationMaximizationAttention
+from denseg.layers.global_context import GlobalContext
 from denseg.layers.hybrid_distance_relation import HybridDistanceRelation
 from denseg.layers.location_aware_attention import LocationAwareAttention
 from denseg.layers.non_local import NonLocal
 from denseg.layers.norm import BatchNorm2d, is_single_value, train_on_single_values
 from denseg.layers.position_attention import PositionAttention
+from denseg.layers.pyramid_pooling import PyramidPooling
 from denseg.layers.separable_conv import SeparableConv
+from denseg.layers.spatial_pyramid_pooling import SpatialPyramidPooling
 
 __all__ = [
     "ASPP",
@@ -25,12 +29,16 @@ __all__ = [
     "ChannelAttention",
     "ConvBlock",
     "CrissCrossAttention",
+    "DilatedContext",
     "ExpectationMaximizationAttention",
+    "GlobalContext",
     "HybridDistanceRelation",
     "LocationAwareAttention",
     "NonLocal",
     "PositionAttention",
+    "PyramidPooling",
     "SeparableConv",
+    "SpatialPyramidPooling",
     "init_classifier",
     "init_conv",
     "is_single_value",

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from denseg.ops.adaptive import adaptive_pool
 from denseg.ops.attention import dense_attention
 from denseg.ops.confusion import confusion_counts
 from denseg.ops.pad import center_crop, pad_at_least, pad_to_multiple, reflect_pad
@@ -10,6 +11,7 @@ from denseg.ops.pyramid import average_pool_pyramid, box_sum_pyramid, max_pool_p
 from denseg.ops.resize import resize
 
 __all__ = [
+    "adaptive_pool",
     "average_pool_pyramid",
     "box_sum_pyramid",
     "center_crop",
