@@ -48,7 +48,7 @@ class DemoResult:
         document = self.scores.document
         low, high = document["interval"]
         unseen = (
-            f"{document['images']} unseen pictures: mIoU {document['miou']:.3f}, 95 % interval {low:.3f} to {high:.3f}; "
+            f"{document['images']} unseen pictures: mIoU {document['miou']:.3f}, 95 % interval {low:.3f}-{high:.3f}; "
             f"majority baseline {document['baseline_miou']:.3f}"
         )
         classes = ", ".join(f"{row['name']} {row['iou']:.3f}" for row in document["classes"] if row["iou"] is not None)
