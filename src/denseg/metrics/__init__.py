@@ -12,6 +12,7 @@ from denseg.metrics.boundary import (
     trimap,
     trimap_counts,
 )
+from denseg.metrics.calibration import Calibration, Reliability, brier_score, expected_calibration_error
 from denseg.metrics.components import Continuity, SizeRecall, continuity, size_recall
 from denseg.metrics.confusion import ConfusionMatrix, Scores, majority_baseline, scores_from_counts
 from denseg.metrics.interval import bootstrap_interval
@@ -27,10 +28,12 @@ from denseg.metrics.segments import (
 )
 
 __all__ = [
+    "Calibration",
     "ClassScores",
     "ConfusionMatrix",
     "Continuity",
     "PartitionScores",
+    "Reliability",
     "Scores",
     "SizeRecall",
     "adapted_rand_error",
@@ -38,7 +41,9 @@ __all__ = [
     "boundary_counts",
     "boundary_f_score",
     "boundary_iou",
+    "brier_score",
     "continuity",
+    "expected_calibration_error",
     "hausdorff",
     "majority_baseline",
     "objects_of",
