@@ -29,7 +29,7 @@ from denseg.types import ClassTable
 __all__ = ["Examination", "examine"]
 
 Progress = Callable[[int, int], None]
-CLOSE_LOOKS = 200  # masks whose objects and boundaries are measured
+CLOSE_LOOKS = 64  # masks whose objects and boundaries are measured
 FEW_PICTURES = 4
 MOSTLY = 0.5
 _RANK = {"error": 0, "warning": 1, "info": 2}

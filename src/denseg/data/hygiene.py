@@ -259,9 +259,10 @@ def _near_pairs(thumbnails: Thumbnails) -> list[tuple[int, int]]:
     if len(kept) < 2:
         return []
     flat = flat[kept]
-    sample = flat[:: max(1, len(flat) // 2000)] - flat.mean(0)
-    axes = np.linalg.svd(sample, full_matrices=False)[2][:PCA]  # (PCA, 256); distances only shrink in them
-    points = (flat - flat.mean(0)) @ axes.T
+    centred = flat - flat.mean(0)
+    sample = centred[:: max(1, len(flat) // 2000)]
+    axes = np.linalg.eigh(sample.T @ sample)[1][:, -PCA:]  # (256, PCA); distances only shrink in them
+    points = centred @ axes
     radius = NEAR * flat.shape[1] ** 0.5
     nearest = cKDTree(points).query(points, k=min(4, len(points)), distance_upper_bound=radius)
     reach, found = np.asarray(nearest[0]), np.asarray(nearest[1])

@@ -24,12 +24,12 @@ __all__ = ["FEW_VALUES", "THUMBNAIL", "ImageFacts", "Look", "MaskFacts", "PairFa
 
 LOSSY = {"JPEG", "MPO", "JPEG2000", "AVIF", "WEBP"}
 THUMBNAIL = 16  # pixels in height and width; enough to know a picture again, too few to describe it
-SAMPLE = 96  # positions in height and width that intensity statistics are taken from
+SAMPLE = 64  # positions in height and width that intensity statistics are taken from
 FLAT_STEP = 4  # neighbours that differ by no more are equal but for noise
 FEW_VALUES = 12  # up to so many values are no sign of blurred masks
 MAX_VALUES = 4096  # distinct values kept per mask; a lossy colour mask has tens of thousands
-_MIX = np.random.default_rng(0).random(1024, np.float32)  # tells bands apart in one number
-SHAPE_SIDE = 512  # masks are thinned out to about this before objects are counted
+_MIX = np.random.default_rng(0).random(1024)  # tells bands apart in one number
+SHAPE_SIDE = 256  # masks are thinned out to about this before objects are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,32 +149,29 @@ def _image_facts(look: Look) -> ImageFacts:
         holes = 1 - float(finite.mean())
         image = np.where(finite[:, :, None], image, np.float32(0)) if holes else image
     step = (-(-image.shape[0] // SAMPLE), -(-image.shape[1] // SAMPLE))
-    sample = image[:: step[0], :: step[1]].astype(np.float32)  # (H, W, C) -> (h, w, C)
-    low, high = sample.min((0, 1)), sample.max((0, 1))
+    thin = image[:: step[0], :: step[1]].reshape(-1, image.shape[2])  # (H, W, C) -> (n, C)
+    sample = np.ascontiguousarray(thin.T, np.float64)  # (C, n)
+    low, high, mean = sample.min(1), sample.max(1), sample.mean(1)
     if bool((low == high).all()) and len(image):  # perhaps only the sample is constant
         low, high = image.min((0, 1)), image.max((0, 1))
     return ImageFacts(
         info=image_info(decoded.header),
         low=tuple(map(float, low)),
         high=tuple(map(float, high)),
-        mean=tuple(map(float, sample.mean((0, 1), dtype=np.float64))),
-        std=tuple(map(float, sample.std((0, 1), dtype=np.float64))),
+        mean=tuple(map(float, mean)),
+        std=tuple(map(float, np.sqrt(((sample - mean[:, None]) ** 2).mean(1)))),
         holes=holes,
-        levels=len(np.unique(sample[::4, ::4].reshape(-1, sample.shape[2]) @ _MIX[: sample.shape[2]])),
-        thumbnail=_thumbnail(image, sample),
+        levels=len(np.unique(_MIX[: len(sample)] @ sample[:, ::4])),
+        thumbnail=_thumbnail(image),
     )
 
 
-def _thumbnail(image: NDArray[Any], sample: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Average to 16x16 and stretch, so that a copy of other size, quality or exposure looks the same."""
-    if image.dtype == np.uint8 and image.shape[2] in (1, 3):
-        picture = Image.fromarray(image if image.shape[2] == 3 else image[:, :, 0])
-        small = np.asarray(picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX), np.float32)
-    else:
-        small = np.asarray(
-            Image.fromarray(sample.mean(axis=2)).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX), np.float32
-        )
-    grey = small.mean(axis=2) if small.ndim == 3 else small  # (16, 16)
+def _thumbnail(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """Average the middle band to 16x16 and stretch, so that a copy of other size, quality or exposure looks the same."""
+    plane = np.ascontiguousarray(image[:, :, image.shape[2] // 2])
+    plane = plane if plane.dtype == np.uint8 else plane.astype(np.float32)
+    small = Image.fromarray(plane).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+    grey = np.asarray(small, np.float32)
     spread = float(grey.max() - grey.min())
     stretched: NDArray[np.uint8] = np.rint((grey - grey.min()) * (255 / spread if spread > 0 else 0)).astype(np.uint8)
     return stretched
@@ -250,7 +247,7 @@ def _shapes(codes: NDArray[Any], values: NDArray[np.int64]) -> tuple[float, tupl
     edge = np.zeros(codes.shape, bool)
     edge[:, :-1] |= codes[:, :-1] != codes[:, 1:]
     edge[:-1] |= codes[:-1] != codes[1:]
-    step = max(1, min(codes.shape) // SHAPE_SIDE)
+    step = -(-min(codes.shape) // SHAPE_SIDE)
     thin = codes[::step, ::step]
     objects = []
     for value in values.tolist():
