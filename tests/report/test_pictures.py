@@ -15,7 +15,8 @@ from PIL import Image
 
 from denseg.report import pictures
 from denseg.report.facts import read_facts
-from denseg.report.pictures import choose, find_file, take_shots
+from denseg.report.pictures import choose, take_shots
+from denseg.report.sources import find_file
 from denseg.runs import RunFolder
 
 COLORS = ((128, 64, 128), (128, 0, 0), (128, 128, 128), (128, 128, 0), (64, 0, 128), (192, 192, 128))

@@ -60,7 +60,7 @@ def test_the_table_sorts_by_each_column_both_ways(visit: Callable[..., Any], str
 
 def matrix(page: Any) -> list[list[str]]:
     rows = "rows => rows.map((row) => [...row.cells].map((cell) => cell.textContent))"
-    return list(page.locator("#confusion tbody tr").evaluate_all(rows))
+    return list(page.locator("#errors .matrix tbody tr").evaluate_all(rows))
 
 
 def test_the_matrix_is_read_ordered_and_normalised(
@@ -71,11 +71,11 @@ def test_the_matrix_is_read_ordered_and_normalised(
     counts, names = value["confusion"], [entry["name"] for entry in value["classes"]]
     assert [row[0] for row in matrix(page)] == names
 
-    page.locator("#confusion tbody td").first.focus()
+    page.locator("#errors .matrix tbody td").first.focus()
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
-    sentence = page.locator("#confusion .sentence").inner_text()
+    sentence = page.locator("#errors .sentence").inner_text()
     assert sentence.startswith(f"{names[1]} taken for {names[2]}: {counts[1][2]:,} pixels, ")
 
     page.get_by_role("radio", name="% of prediction").check()
@@ -87,7 +87,7 @@ def test_the_matrix_is_read_ordered_and_normalised(
     page.get_by_role("radio", name="worst first").check()
     ranked = sorted(range(len(names)), key=lambda at: value["classes"][at]["iou"])
     assert [row[0] for row in matrix(page)] == [names[at] for at in ranked]
-    heads = page.locator("#confusion thead th").evaluate_all("heads => heads.map((head) => head.textContent)")
+    heads = page.locator("#errors .matrix thead th").evaluate_all("heads => heads.map((head) => head.textContent)")
     assert heads == [names[at] for at in ranked]
     page.get_by_role("radio", name="pixels").check()
     page.get_by_role("radio", name="class table").check()
@@ -234,7 +234,7 @@ def test_the_contents_follow_the_page(visit: Callable[..., Any], street_page: Pa
 def test_the_page_reads_without_scripts(visit: Callable[..., Any], street_page: Path) -> None:
     page = visit(street_page, java_script_enabled=False).page
     assert not page.locator(".controls").first.is_visible()
-    assert page.locator("#confusion tbody td").first.inner_text() != ""
+    assert page.locator("#errors .matrix tbody td").first.inner_text() != ""
     assert page.locator(".viewer img").first.is_visible()
     assert not page.locator("[data-copy]").first.is_visible()
 

@@ -5,16 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from denseg.data.encoding import MaskEncoding
-from denseg.data.images import read_image
-from denseg.data.masks import read_mask
-from denseg.errors import DensegError
 from denseg.report.facts import RunFacts
 from denseg.report.numbers import share
 from denseg.report.pixels import (
@@ -27,6 +22,7 @@ from denseg.report.pixels import (
     shrink_photo,
     to_display,
 )
+from denseg.report.sources import Sources
 
 __all__ = ["Shot", "ShotGroup", "choose", "take_shots"]
 
@@ -119,10 +115,10 @@ def take_shots(facts: RunFacts, colors: Sequence[Color]) -> tuple[ShotGroup, ...
     value = facts.headline
     if value is None:
         return ()
-    encoding = _encoding(facts)
+    sources = Sources(facts, value["split"])
     groups = []
     for key, title, entries in choose(value["per_image"]):
-        there = [found for entry in entries if (found := _load(facts, value["split"], entry, encoding)) is not None]
+        there = [found for entry in entries if (found := _load(sources, entry)) is not None]
         if there:
             groups.append((key, title, there))
     longest = _LONGEST
@@ -137,49 +133,26 @@ def take_shots(facts: RunFacts, colors: Sequence[Color]) -> tuple[ShotGroup, ...
         longest = max(_SHORTEST, min(int(longest * 0.95 * (_BUDGET / weight) ** 0.5), longest - 1))
 
 
-def find_file(facts: RunFacts, name: str) -> Path | None:
-    """Find a file that a run names: as it stands, or below the data folder, from here or from where the run began."""
-    data = facts.config.data.path or ""
-    began = facts.environment.get("folder") or ""
-    for base in ("", data, began, Path(began) / data, facts.run.path / data):
-        path = Path(base) / name
-        if path.is_file():
-            return path
-    return None
-
-
-def _encoding(facts: RunFacts) -> MaskEncoding | None:
-    stored = facts.check.get("encoding") if facts.check else None
-    return MaskEncoding.from_json(stored) if stored else None
-
-
-def _load(facts: RunFacts, split: str, entry: Mapping[str, Any], encoding: MaskEncoding | None) -> _Pixels | None:
-    try:
-        raw = read_mask(facts.run.prediction_path(split, entry["stem"]))
-    except DensegError:
+def _load(sources: Sources, entry: Mapping[str, Any]) -> _Pixels | None:
+    labels = sources.prediction(entry)
+    if labels is None:
         return None
-    prediction = shrink_labels(raw.values, _LONGEST * 2)
-    photo: NDArray[np.uint8] | None = None
-    truth: Labels | None = None
-    gone = []
-    image, mask = find_file(facts, entry["image"]), find_file(facts, entry["mask"])
-    try:
-        photo = None if image is None else shrink_photo(to_display(read_image(image)), _LONGEST)
-    except DensegError:
-        gone.append("image")
-    try:
-        truth = None if mask is None or encoding is None else encoding.decode(read_mask(mask), mask)
-    except DensegError:
-        gone.append("mask")
-    gone += ["image"] * (image is None) + ["mask"] * (mask is None)
-    if truth is not None and truth.shape == raw.values.shape:
-        words = _mistake_words(truth, raw.values, facts.classes.names)
-        truth = shrink_labels(truth, _LONGEST * 2)
-    else:
-        truth, words = None, ""
+    image, truth = sources.image(entry), sources.truth(entry)
+    gone = ["image"] * (image is None) + ["mask"] * (truth is None)
+    words = ""
+    if truth is not None and truth.shape != labels.shape:
+        truth = None
+    if truth is not None:
+        words = _mistake_words(truth, labels, sources.facts.classes.names)
     if gone:
         words = f"The {' and the '.join(gone)} cannot be read any more. {words}".strip()
-    return _Pixels(entry, photo, truth, prediction, words)
+    return _Pixels(
+        entry=entry,
+        photo=None if image is None else shrink_photo(to_display(image), _LONGEST),
+        truth=None if truth is None else shrink_labels(truth, 2 * _LONGEST),
+        prediction=shrink_labels(labels, 2 * _LONGEST),
+        words=words,
+    )
 
 
 def _mistake_words(truth: Labels, prediction: Labels, names: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from denseg.config import RunConfig, dump_config
 from denseg.files import write_atomic
+from denseg.report.borders import border_errors
 from denseg.report.charts import strip
 from denseg.report.classes import class_rows, confusion_table, mistakes
 from denseg.report.facts import RunFacts, read_facts
@@ -60,7 +61,7 @@ def render_report(facts: RunFacts) -> str:
         shown |= _results(facts, value)
     sections = [("summary", "Summary")]
     sections += [("training", "Training")] * bool(charts)
-    sections += [("classes", "Classes"), ("confusion", "Confusion")] * bool(shown["rows"])
+    sections += [("classes", "Classes"), ("errors", "Errors")] * bool(shown["rows"])
     sections += [("images", "Images")] * bool(shown["groups"])
     sections += [("data", "Data"), ("setup", "Setup"), ("replay", "Replay")]
     return render(
@@ -105,6 +106,7 @@ def _results(facts: RunFacts, value: Mapping[str, Any]) -> dict[str, Any]:
             "iou": [ious.get(name) for name in matrix.names],
         },
         "mistakes": mistakes(value, most=6 if len(rows) <= 8 else 8),
+        "borders": border_errors(facts),
         "groups": take_shots(facts, [tuple(entry["color"]) for entry in value["classes"]]),
         "class_colors": [(entry["name"], entry["color"]) for entry in value["classes"]],
         "legend": [(row.name, row.color) for row in rows],
