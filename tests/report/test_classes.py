@@ -96,5 +96,15 @@ def test_of_many_classes_the_worst_stay_and_the_rest_is_summed() -> None:
     assert table.rows[-1][-1].pixels == 3600
 
 
+def test_of_many_classes_those_that_do_not_occur_are_left_out() -> None:
+    counts = [[0] * 20 for _ in range(20)]
+    counts[3][3], counts[3][11] = 5, 1
+    table = confusion_table(evaluation(counts))
+    assert (table.names, table.absent, table.left_out) == (("d", "l"), 18, 0)
+    assert not table.wide
+    few = confusion_table(evaluation([[1, 0], [0, 0]]))
+    assert (few.names, few.absent) == (("a", "b"), 0)
+
+
 def test_hex_color() -> None:
     assert hex_color([255, 0, 16]) == "#ff0010"

@@ -16,6 +16,7 @@ from denseg.report.numbers import share
 
 __all__ = ["Cell", "ClassRow", "Confusion", "Mistake", "class_rows", "confusion_table", "mistakes"]
 
+_WIDE = 14  # classes; more take the page's full width, and leave no room for those that do not occur
 _LARGEST_MATRIX = 32  # classes; a larger table is neither read nor small
 
 
@@ -94,18 +95,25 @@ class Confusion:
         names: Classes shown, in order; the last may stand for all others.
         colors: Their colours; empty text for the others.
         rows: One row of cells per class shown.
-        left_out: How many classes are summed up in the last row and column; 0 where all are shown.
+        left_out: How many classes are summed up in the last row and column; 0 where none are.
+        absent: How many classes are left out because they occur neither in truth nor in prediction.
     """
 
     names: tuple[str, ...]
     colors: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     left_out: int
+    absent: int
+
+    @property
+    def wide(self) -> bool:
+        """Whether the matrix needs the full width of the page."""
+        return len(self.names) > _WIDE
 
     @property
     def cell(self) -> float:
         """Side of a cell in rem: few classes leave room for large ones."""
-        return 3.25 if len(self.names) <= 8 else 2.625 if len(self.names) <= 14 else 2.125
+        return 3.25 if len(self.names) <= 8 else 2.625 if len(self.names) <= _WIDE else 1.875
 
 
 def class_rows(evaluation: Mapping[str, Any], history: History) -> tuple[ClassRow, ...]:
@@ -181,12 +189,15 @@ def confusion_table(evaluation: Mapping[str, Any], *, largest: int = _LARGEST_MA
     counts: list[list[int]] = evaluation["confusion"]
     names = [entry["name"] for entry in evaluation["classes"]]
     colors = [hex_color(entry["color"]) for entry in evaluation["classes"]]
-    groups: list[list[int]] = [[index] for index in range(len(names))]
-    if len(names) > largest:
-        wrong = [sum(row) + sum(line[at] for line in counts) - 2 * row[at] for at, row in enumerate(counts)]
-        shown = sorted(sorted(range(len(names)), key=lambda at: -wrong[at])[: largest - 1])
-        groups = [[index] for index in shown] + [[index for index in range(len(names)) if index not in shown]]
-    left_out = len(groups[-1]) if len(groups) < len(names) else 0
+    columns = [sum(column) for column in zip(*counts, strict=True)]
+    there = [at for at, row in enumerate(counts) if len(names) <= _WIDE or any(row) or columns[at]]
+    groups = [[at] for at in there]
+    left_out = 0
+    if len(there) > largest:
+        wrong = {at: sum(counts[at]) + columns[at] - 2 * counts[at][at] for at in there}
+        shown = sorted(sorted(there, key=lambda at: -wrong[at])[: largest - 1])
+        groups = [[at] for at in shown] + [[at for at in there if at not in shown]]
+        left_out = len(groups[-1])
     titles = [names[group[0]] for group in groups]
     tints = [colors[group[0]] for group in groups]
     if left_out:
@@ -206,7 +217,7 @@ def confusion_table(evaluation: Mapping[str, Any], *, largest: int = _LARGEST_MA
                 for to, pixels in enumerate(cells)
             )
         )
-    return Confusion(tuple(titles), tuple(tints), tuple(rows), left_out)
+    return Confusion(tuple(titles), tuple(tints), tuple(rows), left_out, len(names) - len(there))
 
 
 def _cell_words(truth: str, called: str, pixels: int, total: int) -> str:

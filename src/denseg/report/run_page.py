@@ -13,7 +13,7 @@ from denseg.config import RunConfig, dump_config
 from denseg.files import write_atomic
 from denseg.report.borders import border_errors
 from denseg.report.charts import strip
-from denseg.report.classes import class_rows, confusion_table, mistakes
+from denseg.report.classes import ClassRow, class_rows, confusion_table, mistakes
 from denseg.report.facts import RunFacts, read_facts
 from denseg.report.history import history_charts
 from denseg.report.numbers import count, plural, score
@@ -24,6 +24,7 @@ from denseg.runs import RunFolder
 
 __all__ = ["render_report", "write_report"]
 
+_LEGEND = 40  # classes
 _SCRIPTS = ("page.js", "charts.js", "tables.js", "pictures.js")
 
 
@@ -105,11 +106,11 @@ def _results(facts: RunFacts, value: Mapping[str, Any]) -> dict[str, Any]:
             "counts": [[cell.pixels for cell in row] for row in matrix.rows],
             "iou": [ious.get(name) for name in matrix.names],
         },
-        "mistakes": mistakes(value, most=6 if len(rows) <= 8 else 8),
+        "mistakes": mistakes(value, most=12 if matrix.wide else 6 if len(rows) <= 8 else 8),
         "borders": border_errors(facts),
         "groups": take_shots(facts, [tuple(entry["color"]) for entry in value["classes"]]),
         "class_colors": [(entry["name"], entry["color"]) for entry in value["classes"]],
-        "legend": [(row.name, row.color) for row in rows],
+        "legend": [(row.name, row.color) for row in _occurring(rows)],
         "spread": spread,
         "spread_title": f"mIoU of the {len(scores)} images",
         "spread_words": f"mIoU of single images: from {score(min(scores))} to {score(max(scores))}, "
@@ -118,6 +119,13 @@ def _results(facts: RunFacts, value: Mapping[str, Any]) -> dict[str, Any]:
         else "",
         "pixels": pixel_words(value),
     }
+
+
+def _occurring(rows: tuple[ClassRow, ...]) -> list[ClassRow]:
+    """The classes that a legend needs: those that occur, of very many the most frequent."""
+    there = [row for row in rows if row.pixels or row.precision is not None]
+    often = sorted(there, key=lambda row: -row.pixels)[:_LEGEND]
+    return [row for row in rows if row in often]
 
 
 def _data_name(facts: RunFacts) -> str:
