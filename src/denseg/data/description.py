@@ -134,8 +134,13 @@ def read_description(root: Path) -> Description:
         return Description()
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"{path}: not readable as YAML: {' '.join(str(error).split())}", path=path) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}", path=path) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark is not None else "somewhere"
+        said = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise DataError(f"{path}: not readable as YAML at {where}: {said}", path=path) from error
     if values is None:
         return Description(path=path)
     if not isinstance(values, dict):
