@@ -37,6 +37,6 @@ def test_the_header_has_its_sections_in_order(module: ModuleType) -> None:
 def test_the_paper_is_named_with_title_year_and_link(module: ModuleType) -> None:
     text = inspect.getdoc(module) or ""
     paper = text[text.index("Paper:") : text.index("Reference code:")]
-    assert re.search(r'"[^"]+"', paper) or paper.split()[1:5] == "None of its own:".split(), "a title in quotes"
+    assert re.search(r'"[^"]+"', paper) or paper.split()[1:5] == ["None", "of", "its", "own:"], "a title in quotes"
     assert re.search(r"\b(19|20)\d\d\b|\b\d{4}\.\d{4,5}\b", paper), "a year, or an arXiv number that tells it"
     assert "https://" in paper, "a link"

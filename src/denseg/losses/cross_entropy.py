@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from denseg.errors import UsageError
-from denseg.losses.pixels import check_pixels, divide, pixel_mass
+from denseg.losses.pixels import check_pixels, divide, pixel_mass, single
 
 __all__ = ["CrossEntropyLoss", "cross_entropy_loss"]
 
@@ -102,7 +102,7 @@ def cross_entropy_loss(
         ShapeError: Shapes or dtypes do not fit.
     """
     check_pixels(logits, target, weight)
-    logits = logits.float() if logits.dtype in {torch.float16, torch.bfloat16} else logits
+    logits = single(logits)
     if class_weight is not None:
         class_weight = class_weight.to(logits)
     if weight is None:

@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from denseg.losses.pixels import check_pixels, divide, pixel_mass
+from denseg.losses.pixels import check_pixels, divide, pixel_mass, single
 
 __all__ = ["DiceLoss", "dice_loss"]
 
@@ -108,7 +108,7 @@ def soft_counts(
         Per class, each ``(K,)``: probability on its own labels, probability anywhere, number of labels.
     """
     check_pixels(logits, target, weight)
-    logits = logits.float() if logits.dtype in {torch.float16, torch.bfloat16} else logits
+    logits = single(logits)
     num_classes = logits.shape[1]
     valid = target != ignore_index
     factor = valid.to(logits.dtype) if weight is None else valid * weight.to(logits.dtype)  # (B, H, W)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from denseg.errors import ShapeError
 
-__all__ = ["check_pixels", "divide", "pixel_mass", "shrink_target"]
+__all__ = ["check_pixels", "divide", "pixel_mass", "shrink_target", "single"]
 
 
 def check_pixels(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> None:
@@ -37,6 +37,18 @@ def check_pixels(logits: Tensor, target: Tensor, weight: Tensor | None = None) -
             f"weight must be floating point {size} for logits {tuple(logits.shape)}, "
             f"got {weight.dtype} {tuple(weight.shape)}"
         )
+
+
+def single(scores: Tensor) -> Tensor:
+    """Bring scores of half precision to float32, where sums over pixels and powers of e hold.
+
+    Args:
+        scores: Any shape, floating point.
+
+    Returns:
+        The same values in float32, or as they came where they have that or more.
+    """
+    return scores.float() if scores.dtype in {torch.float16, torch.bfloat16} else scores
 
 
 def pixel_mass(
