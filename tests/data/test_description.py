@@ -53,7 +53,7 @@ def test_everything_else(tmp_path: Path) -> None:
 
 
 FAULTS = {
-    "a: b: c": 'not readable as YAML: mapping values are not allowed here in "{yaml}", line 1, column 5',
+    "a: b: c": "not readable as YAML at line 1, column 5: mapping values are not allowed here",
     "- a": "must hold keys and values, got a list",
     "class: [a]": "no key named class. Did you mean classes?",
     "zzz: 1": ("no key named zzz. Known: name, classes, ignore_index, label_map, instances, split, group."),
@@ -79,7 +79,7 @@ def test_faults(tmp_path: Path, text: str) -> None:
     with pytest.raises(DataError) as error:
         read(tmp_path, text)
     path = tmp_path / "dataset.yaml"
-    assert str(error.value) == f"{path}: " + FAULTS[text].replace("{yaml}", "<unicode string>")
+    assert str(error.value) == f"{path}: " + FAULTS[text]
     assert error.value.path == path
 
 

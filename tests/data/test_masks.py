@@ -61,7 +61,7 @@ def test_one_bit_is_0_and_1(tmp_path: Path) -> None:
     for name in ("a.png", "a.tif", "a.bmp"):
         Image.fromarray(IDS > 3).save(tmp_path / name)
         mask = read_mask(tmp_path / name)
-        np.testing.assert_array_equal(mask.values if mask.kind == "index" else mask.values, (IDS > 3).astype(int))
+        np.testing.assert_array_equal(mask.values, (IDS > 3).astype(int))
 
 
 def test_numbers_that_are_not_whole(tmp_path: Path) -> None:
@@ -109,8 +109,8 @@ def test_bands_are_no_mask(tmp_path: Path) -> None:
     with pytest.raises(ImageError) as error:
         read_mask(path)
     assert str(error.value) == (
-        f"{path}: a mask has one band of ids or three 8-bit bands of colour; this one has 5 bands of uint8; save it as an"
-        " index PNG"
+        f"{path}: a mask has one band of ids or three 8-bit bands of colour; this one has 5 bands of uint8; save it as"
+        " an index PNG"
     )
 
 

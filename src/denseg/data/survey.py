@@ -167,7 +167,7 @@ def _image_facts(look: Look) -> ImageFacts:
 
 
 def _thumbnail(image: NDArray[Any]) -> NDArray[np.uint8]:
-    """Average the middle band to 16x16 and stretch, so that a copy of other size, quality or exposure looks the same."""
+    """Average the middle band to 16x16 and stretch: a copy of other size, quality or exposure looks the same."""
     plane = np.ascontiguousarray(image[:, :, image.shape[2] // 2])
     plane = plane if plane.dtype == np.uint8 else plane.astype(np.float32)
     small = Image.fromarray(plane).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
