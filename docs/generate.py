@@ -51,7 +51,7 @@ def cli_page() -> str:
     """Describe every command from the application itself."""
     import typer.main
 
-    from denseg.cli import app
+    from denseg.cli.app import app
 
     group: Any = typer.main.get_command(app)
     parts = [

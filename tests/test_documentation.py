@@ -64,7 +64,7 @@ def test_commands_work(
 def assert_parses(words: list[str]) -> None:
     import typer.main
 
-    from denseg.cli import app
+    from denseg.cli.app import app
 
     command = typer.main.get_command(app).commands[words[0]]  # type: ignore[attr-defined]
     command.make_context(words[0], list(words[1:])).close()

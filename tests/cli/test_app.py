@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -16,7 +17,8 @@ from typing import Any
 import pytest
 
 import denseg
-from denseg.cli import app, main
+from denseg.cli import main
+from denseg.cli.app import app
 from denseg.errors import DataError, InterruptedRunError, UsageError
 
 Run = Callable[..., Any]
@@ -184,3 +186,21 @@ def test_only_what_works_is_listed() -> None:
     import typer.main
 
     assert list(typer.main.get_command(app).commands) == COMMANDS  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+def test_interrupt_while_importing(tmp_path: Path) -> None:
+    """Broken-off imports must not decide how the command ends."""
+    (tmp_path / "stops_here.py").write_text(
+        "import os, signal, time\nexec('os.kill(os.getpid(), signal.SIGINT); time.sleep(9)')\n", encoding="utf-8"
+    )
+    code = "import sys, denseg.cli as c, denseg.cli.app as a; a.run = lambda _: __import__('stops_here'); "
+    code += "sys.exit(c.main())"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (result.returncode, result.stdout, result.stderr) == (3, "", "error: interrupted\n")
+
+
+def test_the_callers_signal_handler_is_put_back() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    assert main(["--version"]) == 0
+    assert signal.getsignal(signal.SIGINT) is before

@@ -22,7 +22,7 @@ from denseg.cli.predict import predict
 from denseg.cli.train import train
 from denseg.errors import DensegError
 
-__all__ = ["app", "main"]
+__all__ = ["app", "run"]
 
 INTERRUPTED = 3
 
@@ -67,7 +67,7 @@ def _options(
         typer.echo(context.get_help())
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command and turn whatever it meets into one line on stderr and an exit code.
 
     Args:

@@ -21,11 +21,13 @@ class StopRequest:
 
     Attributes:
         requested: Name of the signal that came while it was deferred, for example ``SIGINT``; empty before.
+        outer: The handler of SIGINT that stood before; asked first where a signal stops at once.
     """
 
     def __init__(self) -> None:
         self.requested = ""
         self._deferred = False
+        self.outer: Any = None
 
     def __bool__(self) -> bool:
         return bool(self.requested)
@@ -54,6 +56,8 @@ class StopRequest:
             KeyboardInterrupt: Signals are not deferred, or this is the second one.
         """
         if not self._deferred or self.requested:
+            if callable(self.outer):
+                self.outer(signal.SIGINT, frame)
             raise KeyboardInterrupt
         self.requested = signal.Signals(number).name
 
@@ -74,6 +78,7 @@ def catch_signals() -> Iterator[StopRequest]:
         for number in _SIGNALS:
             if signal.getsignal(number) not in {signal.SIG_IGN, None}:
                 before[number] = signal.signal(number, stop.handle)
+        stop.outer = before.get(signal.SIGINT)
         yield stop
     finally:
         for number, handler in before.items():
