@@ -87,7 +87,38 @@ def test_strip_counts_every_image_once() -> None:
     found = strip(values)
     assert found is not None
     assert sum(column[3] for column in found.columns) == len(values)
-    assert found.columns[0][:4] == (0.0, 4.0, 100.0, 2)
+    assert found.columns[0] == (0.0, 4.0, 100.0, 2, "0.000 to 0.040")
     assert found.columns[-1][1] == 100.0
     assert (found.median, found.median_label) == (50.0, "0.500")
     assert strip([]) is None
+
+
+def test_strip_spans_what_there_is() -> None:
+    found = strip([0.85, 0.86, 0.87])
+    assert found is not None
+    assert (found.axis.low, found.axis.high) == pytest.approx((0.8, 0.92))
+    assert sum(column[3] for column in found.columns) == 3
+    full = strip([1.0, 1.0])
+    assert full is not None
+    assert full.axis.high == pytest.approx(1.0)
+    assert full.columns[-1][1] == 100.0
+
+
+def test_a_wide_range_of_losses_is_logarithmic() -> None:
+    chart = line_chart("k", "t", [1, 2, 3], [("a", [10.0, 1.0, 0.1])], limits=(0.0, None), log=True)
+    assert chart is not None
+    assert chart.y.title == "logarithmic scale"
+    assert [(tick.at, tick.label) for tick in chart.y.ticks if tick.label in {"0.1", "1", "10"}] == [
+        (0.0, "0.1"),
+        (50.0, "1"),
+        (100.0, "10"),
+    ]
+    assert [y for _, _, y in places(chart.lines[0].path)] == [0, 50, 100]
+
+
+def test_a_narrow_range_of_losses_or_a_negative_one_is_linear() -> None:
+    for values in ([5.0, 1.0], [100.0, -1.0], [100.0, 0.0]):
+        chart = line_chart("k", "t", [1, 2], [("a", values)], limits=(0.0, None), log=True)
+        assert chart is not None
+        assert not chart.y.log
+        assert chart.y.title == ""

@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from denseg.report.numbers import axis_ticks, count, duration, learning_rate, plural, score, share, tick_label
+from denseg.report.numbers import (
+    axis_ticks,
+    count,
+    duration,
+    learning_rate,
+    log_ticks,
+    plural,
+    score,
+    share,
+    tick_label,
+)
 
 
 @pytest.mark.parametrize(
@@ -114,10 +124,26 @@ def test_ticks_of_no_range_are_still_an_axis(bounds: tuple[float, float]) -> Non
         (0.25, 0.05, "0.25"),
         (40, 10, "40"),
         (0.0, 0.1, "0"),
-        (2e-5, 1e-5, "2e-5"),
+        (2e-6, 1e-6, "2e-6"),
+        (0.0005, 0.0005, "0.0005"),
+        (0.001, 0.0005, "0.0010"),
         (1e-17, 0.2, "0"),
         (12000, 2000, "12,000"),
     ],
 )
 def test_tick_label(value: float, step: float, text: str) -> None:
     assert tick_label(value, step) == text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (0.13, 3.4, (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)),
+        (0.1, 1.0, (0.1, 0.2, 0.5, 1.0)),
+        (1.0, 1.0, (1.0, 2.0)),
+        (1e-4, 50.0, (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)),
+        (0.3, 0.31, (0.2, 0.5)),
+    ],
+)
+def test_log_ticks(low: float, high: float, ticks: tuple[float, ...]) -> None:
+    assert log_ticks(low, high) == pytest.approx(ticks)

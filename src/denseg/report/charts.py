@@ -11,12 +11,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from denseg.report.numbers import axis_ticks, score, tick_label
+from denseg.report.numbers import axis_ticks, log_ticks, score, tick_label
 
 __all__ = ["Axis", "Chart", "Line", "Mark", "Strip", "Tick", "line_chart", "sparkline", "strip"]
 
 Values = Sequence[float | None]
 
+_SHORT_RANGE = 0.1  # of scores; a strip is never spread over less
+_WIDE_RANGE = 10  # largest over smallest value, from which on a logarithmic axis shows more
 _TABLE_ROWS = 200  # of a table of numbers; metrics.csv has all
 _DOTS_UP_TO = 24  # points of a line drawn as dots too: with few epochs the points are the data
 
@@ -37,9 +39,12 @@ class Axis:
     low: float
     high: float
     ticks: tuple[Tick, ...]
+    log: bool = False
 
     def place(self, value: float) -> float:
         """Give the place of a value in percent of the axis."""
+        if self.log:
+            return round(100 * math.log(value / self.low) / math.log(self.high / self.low), 3)
         return round(100 * (value - self.low) / (self.high - self.low), 3)
 
 
@@ -137,9 +142,9 @@ def line_chart(
     xs: Sequence[float],
     series: Sequence[tuple[str, Values]],
     *,
-    x_title: str = "epoch",
     write: Callable[[float], str] = score,
     limits: tuple[float | None, float | None] = (None, None),
+    log: bool = False,
     marks: Sequence[tuple[str, float | None, float | None]] = (),
 ) -> Chart | None:
     """Lay out a line chart.
@@ -147,11 +152,11 @@ def line_chart(
     Args:
         key: Name for links and element ids.
         title: Heading.
-        xs: Where each value stands, ascending.
+        xs: The epoch of each value, ascending.
         series: Name and values of each line; ``None`` leaves a gap.
-        x_title: What ``xs`` counts.
         write: Turns a value into text for the read-out.
         limits: Values that the vertical axis must reach down and up to; ``None`` leaves it to the data.
+        log: Take a logarithmic vertical axis where the values are positive and span a factor of ten.
         marks: Label, x and y (in data units) of what deserves a word; one of x and y may be ``None``.
 
     Returns:
@@ -162,14 +167,18 @@ def line_chart(
     if not kept or not xs:
         return None
     every = [value for _, values in kept for value in values if value is not None]
-    every += [mark[2] for mark in marks if mark[2] is not None] + [limit for limit in limits if limit is not None]
-    y = _axis("", min(every), max(every), 6)
-    x = _whole_axis(x_title, xs[0], xs[-1])
+    every += [mark[2] for mark in marks if mark[2] is not None]
+    if log and min(every) > 0 and max(every) > _WIDE_RANGE * min(every):
+        y = _log_axis(min(every), max(every))
+    else:
+        every += [limit for limit in limits if limit is not None]
+        y = _axis("", min(every), max(every), 6)
+    x = _whole_axis("epoch", xs[0], xs[-1])
     lines = tuple(_line(name, "abc"[index % 3], xs, values, x, y, write) for index, (name, values) in enumerate(kept))
     return Chart(
         key=key,
         title=title,
-        summary="; ".join(_in_words(name, xs, values, x_title, write) for name, values in kept),
+        summary="; ".join(_in_words(name, xs, values, write) for name, values in kept),
         x=x,
         y=y,
         lines=lines,
@@ -204,22 +213,24 @@ def sparkline(values: Values, *, low: float = 0.0, high: float = 1.0) -> str:
 
 
 def strip(values: Sequence[float], *, bins: int = 25) -> Strip | None:
-    """Count scores by bin.
+    """Count scores by bin, between round numbers that span them.
 
     Args:
         values: Scores in 0..1.
-        bins: How many bins 0..1 is cut into.
+        bins: How many bins the range is cut into.
 
     Returns:
         The strip, or ``None`` without values.
     """
     if not values:
         return None
+    pad = max(0.0, _SHORT_RANGE - (max(values) - min(values))) / 2
+    axis = _axis("mIoU of the image", max(min(values) - pad, 0.0), min(max(values) + pad, 1.0), 6)
+    width = (axis.high - axis.low) / bins
     counts = [0] * bins
     for value in values:
-        counts[min(int(value * bins), bins - 1)] += 1
+        counts[min(int((value - axis.low) / width + 1e-9), bins - 1)] += 1
     top = max(counts)
-    axis = _axis("mIoU of the image", 0.0, 1.0, 6)
     ordered = sorted(values)
     middle = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
     columns = tuple(
@@ -228,7 +239,7 @@ def strip(values: Sequence[float], *, bins: int = 25) -> Strip | None:
             100 * (index + 1) / bins,
             100 * amount / top,
             amount,
-            f"{index / bins:.2f} to {(index + 1) / bins:.2f}",
+            f"{axis.low + index * width:.3f} to {axis.low + (index + 1) * width:.3f}",
         )
         for index, amount in enumerate(counts)
         if amount
@@ -243,6 +254,13 @@ def _axis(title: str, low: float, high: float, wanted: int) -> Axis:
     return Axis(
         title, low, high, tuple(Tick(round(100 * (at - low) / (high - low), 3), tick_label(at, step)) for at in ticks)
     )
+
+
+def _log_axis(low: float, high: float) -> Axis:
+    values = log_ticks(low, high)
+    axis = Axis("logarithmic scale", values[0], values[-1], (), log=True)
+    ticks = tuple(Tick(axis.place(at), tick_label(at, 10 ** math.floor(math.log10(at) + 1e-9))) for at in values)
+    return Axis(axis.title, axis.low, axis.high, ticks, log=True)
 
 
 def _whole_axis(title: str, low: float, high: float) -> Axis:
@@ -282,9 +300,9 @@ def _finite(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
 
 
-def _in_words(name: str, xs: Sequence[float], values: Values, x_title: str, write: Callable[[float], str]) -> str:
+def _in_words(name: str, xs: Sequence[float], values: Values, write: Callable[[float], str]) -> str:
     there = [(at, value) for at, value in zip(xs, values, strict=True) if value is not None]
     (first_at, first), (last_at, last) = there[0], there[-1]
     if len(there) == 1:
-        return f"{name}: {write(first)} in {x_title} {first_at:,.0f}"
-    return f"{name}: {write(first)} in {x_title} {first_at:,.0f}, {write(last)} in {x_title} {last_at:,.0f}"
+        return f"{name}: {write(first)} in epoch {first_at:,.0f}"
+    return f"{name}: {write(first)} in epoch {first_at:,.0f}, {write(last)} in epoch {last_at:,.0f}"

@@ -113,7 +113,15 @@ class Confusion:
     @property
     def cell(self) -> float:
         """Side of a cell in rem: few classes leave room for large ones."""
-        return 3.25 if len(self.names) <= 8 else 2.625 if len(self.names) <= _WIDE else 1.875
+        return (
+            4.75
+            if len(self.names) <= 4
+            else 3.25
+            if len(self.names) <= 8
+            else 2.625
+            if len(self.names) <= _WIDE
+            else 1.875
+        )
 
 
 def class_rows(evaluation: Mapping[str, Any], history: History) -> tuple[ClassRow, ...]:

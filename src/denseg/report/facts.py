@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from denseg.config import RunConfig
@@ -35,6 +36,7 @@ _MODEL_NAMES = {  # as their papers write them; any other name is shown as it is
     "acnet": "ACNet",
     "hdnet": "HDNet",
 }
+_PLAIN_NAMES = {"data", "dataset", "images", "run"}
 _HEADLINE_ORDER = ("test", "val")  # test images decided nothing during training, so their score comes first
 
 
@@ -77,8 +79,15 @@ class RunFacts:
 
     @property
     def name(self) -> str:
-        """The run's name: its folder's."""
-        return self.run.path.resolve().name
+        """The run's name: its folder's, with the one above where that says nothing."""
+        path = self.run.path.resolve()
+        return f"{path.parent.name}/{path.name}" if path.name in _PLAIN_NAMES else path.name
+
+    @property
+    def data_name(self) -> str:
+        """The data set's name: its folder's, or the one above where that says nothing."""
+        path = Path(self.config.data.path or "")
+        return path.parent.name if path.name in _PLAIN_NAMES else path.name
 
     @property
     def model(self) -> str:

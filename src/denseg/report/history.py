@@ -109,6 +109,7 @@ def history_charts(history: History, *, baseline: float | None = None) -> tuple[
             history.epochs,
             [("training", history.values("loss")), ("validation", history.values("val_loss"))],
             limits=(0.0, None),
+            log=True,
             marks=borders,
         ),
         line_chart(

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-__all__ = ["axis_ticks", "count", "duration", "learning_rate", "plural", "score", "share", "tick_label"]
+__all__ = ["axis_ticks", "count", "duration", "learning_rate", "log_ticks", "plural", "score", "share", "tick_label"]
 
 ABSENT = "–"  # noqa: RUF001 - an en dash stands for "no value" in tables
 
@@ -137,6 +137,24 @@ def axis_ticks(low: float, high: float, wanted: int = 5) -> tuple[float, ...]:
     return tuple(index * step for index in range(first, last + 1))
 
 
+def log_ticks(low: float, high: float) -> tuple[float, ...]:
+    """Choose 1, 2 and 5 times powers of ten that span a range; only powers where the range is wide.
+
+    Args:
+        low: Smallest value to be shown, positive.
+        high: Largest value to be shown.
+
+    Returns:
+        At least two ticks; the first is at most ``low`` and the last at least ``high``.
+    """
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    factors = (1.0, 2.0, 5.0) if last - first <= 3 else (1.0,)
+    every = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
+    start = max((index for index, tick in enumerate(every) if tick <= low * (1 + 1e-9)), default=0)
+    end = min((index for index, tick in enumerate(every) if tick >= high * (1 - 1e-9)), default=len(every) - 1)
+    return tuple(every[min(start, end - 1) : end + 1] if end else every[:2])
+
+
 def tick_label(value: float, step: float) -> str:
     """Write one axis tick with the digits its step needs.
 
@@ -149,7 +167,7 @@ def tick_label(value: float, step: float) -> str:
     """
     if value == 0 or abs(value) < step * 1e-6:
         return "0"
-    if abs(step) < 1e-3:
+    if abs(step) < 1e-5 * (1 - 1e-9):
         return learning_rate(value)
     digits = max(0, -math.floor(math.log10(abs(step)) + 1e-9))
     return f"{value:,.{digits}f}"

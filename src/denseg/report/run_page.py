@@ -70,7 +70,7 @@ def render_report(facts: RunFacts) -> str:
         scripts=_SCRIPTS,
         sections=sections,
         facts=facts,
-        data_name=_data_name(facts),
+        data_name=facts.data_name,
         data_base=f"{facts.config.data.path}/" if facts.config.data.path else "",
         meta=_meta(facts),
         status=_status(facts),
@@ -126,10 +126,6 @@ def _occurring(rows: tuple[ClassRow, ...]) -> list[ClassRow]:
     there = [row for row in rows if row.pixels or row.precision is not None]
     often = sorted(there, key=lambda row: -row.pixels)[:_LEGEND]
     return [row for row in rows if row in often]
-
-
-def _data_name(facts: RunFacts) -> str:
-    return Path(facts.config.data.path).name if facts.config.data.path else ""
 
 
 def _meta(facts: RunFacts) -> tuple[str, ...]:
@@ -212,7 +208,6 @@ def _environment(facts: RunFacts) -> list[tuple[str, str]]:
         "processor": "processor",
         "cores": "cores",
         "memory_bytes": "memory",
-        "threads": "threads",
         "precision": "precision",
         "folder": "started in",
     }
@@ -225,6 +220,9 @@ def _environment(facts: RunFacts) -> list[tuple[str, str]]:
             result.append((title, f"{value / 2**30:.1f} GiB" if key == "memory_bytes" else str(value)))
     if facts.device:
         result.append(("device", facts.device))
+    for key, title in (("threads", "threads"), ("world_size", "processes")):
+        if facts.record.get(key):
+            result.append((title, str(facts.record[key])))
     packages = values.get("packages") or {}
     if packages:
         result.append(("packages", ", ".join(f"{name} {version}" for name, version in packages.items())))

@@ -84,7 +84,7 @@ def fit(
                         keeper.derive(stage.model, position, epochs=stage.plan.epochs)
                 else:
                     keeper.check_space(stage.model, 2 if stage.train.optimizer == "adamw" else 1)
-                run_status(run, fabric, "running")
+                run_status(run, fabric, "running", **facts)
                 with stop.deferred():
                     loop.run()
                     weights = _next_stage(config, stage, position, keeper)
@@ -132,16 +132,17 @@ def changed_facts(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
     ]
 
 
-def run_status(run: RunFolder, fabric: Fabric, status: Any) -> None:
-    """Record the status, on the first process only.
+def run_status(run: RunFolder, fabric: Fabric, status: Any, **facts: Any) -> None:
+    """Record the status and what the run runs on, on the first process only.
 
     Args:
         run: The run.
         fabric: Which process this is.
         status: The new status.
+        **facts: What ``run_facts`` gave.
     """
     if fabric.is_global_zero:
-        run.set_status(status)
+        run.set_status(status, **facts)
 
 
 def _build(
