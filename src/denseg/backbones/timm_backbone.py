@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from denseg.backbones.backbone import Backbone
 from denseg.backbones.weights import create_with_weights, weight_names
 from denseg.errors import DensegError, UnknownNameError, UnsupportedError, UsageError
+from denseg.layers.conv import speed_up_depthwise
 from denseg.layers.norm import is_single_value, train_on_single_values
 from denseg.ops import pad_to_multiple
 from denseg.types import FeatureSpec
@@ -129,7 +130,7 @@ def create_timm_backbone(name: str, *, in_channels: int, output_stride: int | No
             continue
         sizes = _find_sizes(network, name, in_channels)
         if sizes is not None:
-            _train_on_single_values(network)
+            _adapt(network)
             return TimmBackbone(network, name=name, in_channels=in_channels, sizes=sizes)
     raise UnsupportedError(
         f"backbone {name!r} does not take images of any size; take one that does, for example {_EXAMPLES}"
@@ -252,8 +253,10 @@ def _pair(value: Any) -> tuple[Any, Any]:
     return value if isinstance(value, tuple) else (value, value)
 
 
-def _train_on_single_values(network: nn.Module) -> None:
+def _adapt(network: nn.Module) -> None:
+    """Let norms train on single values and dilated depthwise convolutions be fast; the state dict stays timm's."""
     train_on_single_values(network)
+    speed_up_depthwise(network)
     for module in network.modules():
         if type(module) is BatchNormAct2d:
             module.__class__ = _BatchNormAct2d
