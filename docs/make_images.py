@@ -7,6 +7,7 @@ show the embedded data set only, which is drawn from a seed and belongs to nobod
 
 from __future__ import annotations
 
+import io
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ __all__ = ["main"]
 
 IMAGES = Path(__file__).resolve().parent / "images"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-WIDTH, HEIGHT = 1200, 760
+WIDTH, HEIGHT, SCALE, GAP = 1000, 760, 1.25, 24
 
 
 def main() -> None:
@@ -33,7 +34,7 @@ def main() -> None:
 
 
 def photograph(page_path: Path, picture: Path) -> None:
-    """Write the top of a page as a picture of 256 colours, at twice the pixels for sharp screens.
+    """Write two views of a report side by side, as a picture of 256 colours: its summary, and its images.
 
     Args:
         page_path: The HTML file.
@@ -43,12 +44,19 @@ def photograph(page_path: Path, picture: Path) -> None:
     with sync_playwright() as playwright:
         chromium = shutil.which("chromium") or shutil.which("google-chrome")
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, device_scale_factor=1.5)
+        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, device_scale_factor=SCALE)
         page.goto(page_path.as_uri())
-        page.screenshot(path=picture)
+        views = [page.screenshot()]
+        controls = page.get_by_text("Over the image").first
+        controls.evaluate("element => window.scrollTo(0, element.getBoundingClientRect().top + scrollY - 125)")
+        page.wait_for_timeout(500)  # pictures are decoded when they come into view
+        views.append(page.screenshot())
         browser.close()
-    with Image.open(picture) as image:
-        image.convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT).save(picture, optimize=True)
+    first, second = (Image.open(io.BytesIO(view)).convert("RGB") for view in views)
+    both = Image.new("RGB", (first.width + second.width + GAP, first.height), "white")
+    both.paste(first, (0, 0))
+    both.paste(second, (first.width + GAP, 0))
+    both.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(picture, optimize=True)
 
 
 if __name__ == "__main__":
