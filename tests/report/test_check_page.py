@@ -144,6 +144,7 @@ def test_a_folder_that_cannot_be_written(bad_examination: Examination, tmp_path:
         ("/data/x/masks/a.png is torn", "Masks/a.png is torn"),
         ("a <b> & `<i>`", "A &lt;b&gt; &amp; <code>&lt;i&gt;</code>"),
         ("one ` alone <", "One ` alone &lt;"),
+        ("read 0 -> sky, 1 -> road", "Read 0 → sky, 1 → road"),
         ("", ""),
     ],
 )

@@ -52,7 +52,7 @@ def render(template: str, *, scripts: Sequence[str], **values: Any) -> str:
 
 
 def prose(text: str, base: str = "") -> Markup:
-    """Make a sentence of a message: a capital first, paths below ``base`` shortened, words in backticks as code.
+    """Make a sentence of a message: a capital first, paths below ``base`` shortened, backticks as code, arrows drawn.
 
     Args:
         text: The message.
@@ -61,7 +61,7 @@ def prose(text: str, base: str = "") -> Markup:
     Returns:
         Escaped HTML.
     """
-    text = text.replace(base, "") if base else text
+    text = (text.replace(base, "") if base else text).replace(" -> ", " → ")
     parts = (text[:1].upper() + text[1:]).split("`")
     if len(parts) % 2 == 0:  # a backtick without its partner is a character like any other
         return escape("`".join(parts))
