@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import ast
 import importlib
-import inspect
 import pkgutil
 import re
 import subprocess
@@ -157,26 +156,6 @@ def test_every_module_imports_and_keeps_its_promise() -> None:
         missing = [name for name in loaded.__all__ if not hasattr(loaded, name)]
         assert missing == [], module.name
         assert len(set(loaded.__all__)) == len(loaded.__all__), module.name
-
-
-def paper_files() -> list[object]:
-    from denseg.layers.catalog import LAYERS
-
-    from denseg.models.catalog import MODELS
-
-    return sorted({inspect.getmodule(item) for item in (*MODELS.values(), *LAYERS.values())}, key=lambda m: m.__name__)  # type: ignore[union-attr]
-
-
-def test_model_and_layer_files_open_with_their_paper() -> None:
-    for module in paper_files():
-        text = inspect.getdoc(module) or ""
-        found = [
-            heading
-            for heading in ("Paper:", "Reference code:", "Departures from the paper:", "Cost:")
-            if heading in text
-        ]
-        assert found == ["Paper:", "Reference code:", "Departures from the paper:", "Cost:"], module
-        assert "Shape letters:" in text, module
 
 
 def test_light_commands_import_no_torch() -> None:
