@@ -144,6 +144,26 @@ def test_global_model_is_blended_and_its_seams_measured(build):
     assert 0 < gap <= 0.5  # approximate, and not nonsense
 
 
+def test_blending_in_panels_changes_nothing(build, monkeypatch):
+    """Wide images are blended a few columns of tiles at a time, so that memory does not grow with their width."""
+    model = build("pooled")
+    image = picture(3, 150, 330)
+    part = tiled(model, tile=64, overlap=32)
+    strategy = part.strategy(150, 330)
+    expected = part.probabilities(image, strategy=strategy)
+    for columns in (1, 2, 3):
+        narrow = tiled(model, tile=64, overlap=32, memory=columns * 64 * 64 * 4 * 3 * 2)
+        blocks = list(narrow.blocks(reader(image), strategy, result="probabilities"))
+        assert max(block.values.shape[2] for block in blocks) <= 64 + 48 * (columns - 1)
+        result = np.full_like(expected, np.nan)
+        for block in blocks:
+            _, rows, wide = block.values.shape
+            target = result[:, block.top : block.top + rows, block.left : block.left + wide]
+            assert np.isnan(target).all()
+            target[...] = block.values
+        assert np.abs(result - expected).max() < 1e-6
+
+
 def test_global_model_on_a_small_image_is_exact(build):
     model = build("pooled")
     image = picture(3, 50, 60)

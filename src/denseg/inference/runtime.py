@@ -10,15 +10,15 @@ tiled result equals the whole one:
   approximation, whose error :class:`SeamReport` measures.
 
 Offsets are multiples of the model's stride, because pooling and strided layers start anew at each window's corner.
-Sizes are ``(height, width)``, positions ``(row, column)``, all in pixels.
-Shape letters: K classes (or any channels), H and W image height and width.
+Sizes are ``(height, width)`` in pixels. Shape letters: K classes, H and W image height and width, h and w of a window.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, overload
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -41,16 +41,11 @@ class Tile(NamedTuple):
     """One window that the model sees, and the part of its result that is kept.
 
     Attributes:
-        top: First row of the window; negative where it reaches above the image.
-        left: First column of the window.
-        height: Rows of the window.
-        width: Columns of the window.
-        core_top: First kept row, in the image.
-        core_left: First kept column, in the image.
-        core_height: Kept rows.
-        core_width: Kept columns.
-        crop_top: The same first row, in the model's result for this window.
-        crop_left: The same first column, in the model's result for this window.
+        top, left: First row and column of the window; negative where it reaches outside the image.
+        height, width: Size of the window.
+        core_top, core_left: First kept row and column, in the image.
+        core_height, core_width: Size of the kept part.
+        crop_top, crop_left: The first kept row and column, in the model's result for this window.
     """
 
     top: int
@@ -71,31 +66,22 @@ class Tile(NamedTuple):
         return slice(top, top + self.core_height), slice(left, left + self.core_width)
 
     def crop(self, values: Array) -> Array:
-        """Cut the kept part out of the model's result.
-
-        Args:
-            values: ``(…, h, w)``, the result for this window.
-
-        Returns:
-            ``(…, core_height, core_width)``, a view.
-        """
+        """Cut the kept part out of the model's result ``(…, h, w)`` for this window; a view."""
         top, left = self.crop_top, self.crop_left
         return values[..., top : top + self.core_height, left : left + self.core_width]
 
 
 @dataclass(frozen=True)
-class TilePlan(Sequence[Tile]):
+class TilePlan:
     """All tiles of one image, row by row; the cores cover every pixel of the image exactly once.
 
     Attributes:
-        image: Height and width of the image.
-        canvas: The image's size rounded up to ``multiple``: what the whole-image result is defined on.
+        image, canvas: The image's size; the same rounded up to ``multiple``, which the whole result is defined on.
         window: Height and width of every window.
         trim: Pixels dropped at each inner edge of a window's result.
         margin: Pixels that the model's result is smaller than its window on each side.
         multiple: Offsets of the windows are multiples of this.
-        rows: Tiles in a column.
-        columns: Tiles in a row.
+        rows, columns: Rows and columns of tiles.
         tiles: The tiles.
     """
 
@@ -112,11 +98,10 @@ class TilePlan(Sequence[Tile]):
     def __len__(self) -> int:
         return len(self.tiles)
 
-    @overload
-    def __getitem__(self, index: int) -> Tile: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Tile, ...]: ...
-    def __getitem__(self, index: int | slice) -> Tile | tuple[Tile, ...]:
+    def __iter__(self) -> Iterator[Tile]:
+        return iter(self.tiles)
+
+    def __getitem__(self, index: int) -> Tile:
         return self.tiles[index]
 
     @property
@@ -124,23 +109,28 @@ class TilePlan(Sequence[Tile]):
         """Whether one window holds the whole image."""
         return len(self.tiles) == 1
 
+    def part(self, rows: range, columns: range) -> TilePlan:
+        """Choose some rows and columns of tiles, each without a gap.
+
+        Args:
+            rows: Which rows of tiles.
+            columns: Which columns of tiles.
+
+        Returns:
+            A plan of these tiles; their place in the image stays.
+        """
+        tiles = tuple(self.tiles[row * self.columns + column] for row in rows for column in columns)
+        return replace(self, rows=len(rows), columns=len(columns), tiles=tiles)
+
     def __str__(self) -> str:
         """Say the plan in one line."""
-        size = " x ".join(map(str, self.image))
+        size = f"{self.image[0]} x {self.image[1]}"
         if self.whole:
             return f"{size} pixels in one window of {self.window[0]} x {self.window[1]}"
         seen = len(self.tiles) * self.window[0] * self.window[1] / (self.image[0] * self.image[1])
         windows = f"{len(self.tiles)} windows of {self.window[0]} x {self.window[1]} ({self.rows} x {self.columns})"
         lost = f"{self.trim + self.margin} pixels dropped at inner edges"
         return f"{size} pixels in {windows}, {lost}, {seen:.2f} times the pixels computed"
-
-
-class _Span(NamedTuple):
-    """One axis of a tile: offset of the window, first kept pixel and the pixel after the last."""
-
-    offset: int
-    start: int
-    stop: int
 
 
 def plan_tiles(
@@ -166,12 +156,10 @@ def plan_tiles(
         UsageError: A size is below 1, or the tile is too small to keep anything.
     """
     tall, wide = (tile, tile) if isinstance(tile, int) else tile
-    least = {"height": 1, "width": 1, "tile": 1, "overlap": 0, "multiple": 1, "margin": 0}
-    values = {"height": height, "width": width, "tile": min(tall, wide)}
-    values |= {"overlap": overlap, "multiple": multiple, "margin": margin}
-    for name, value in values.items():
-        if value < least[name]:
-            raise UsageError(f"{name} must be at least {least[name]}, got {value}")
+    positive = {"height": height, "width": width, "tile": min(tall, wide), "multiple": multiple}
+    for name, value in (positive | {"overlap": overlap, "margin": margin}).items():
+        if value < (name in positive):
+            raise UsageError(f"{name} must be at least {int(name in positive)}, got {value}")
     trim = -(-max(0, -(-overlap // 2) - margin) // multiple) * multiple
     if margin == 0:
         tall, wide = _round_up(tall, multiple), _round_up(wide, multiple)
@@ -182,35 +170,35 @@ def plan_tiles(
     window_height, rows = _plan_axis(height, tall, trim, multiple, margin)
     window_width, columns = _plan_axis(width, wide, trim, multiple, margin)
     window = (window_height, window_width)
-    tiles = tuple(_tile(row, column, window, margin) for row in rows for column in columns)
+    tiles = tuple(
+        Tile(
+            *(row[0] - margin, column[0] - margin, *window),
+            *(row[1], column[1], row[2] - row[1], column[2] - column[1]),
+            *(row[1] - row[0], column[1] - column[0]),
+        )
+        for row in rows
+        for column in columns
+    )
     canvas = _round_up(height, multiple), _round_up(width, multiple)
     return TilePlan((height, width), canvas, window, trim, margin, multiple, len(rows), len(columns), tiles)
 
 
-def _tile(row: _Span, column: _Span, window: tuple[int, int], margin: int) -> Tile:
-    core = (row.start, column.start, row.stop - row.start, column.stop - column.start)
-    crop = (row.start - row.offset, column.start - column.offset)
-    return Tile(row.offset - margin, column.offset - margin, *window, *core, *crop)
-
-
-def _plan_axis(length: int, tile: int, trim: int, multiple: int, margin: int) -> tuple[int, list[_Span]]:
-    """Plan one axis; give the window's size and its spans."""
+def _plan_axis(length: int, tile: int, trim: int, multiple: int, margin: int) -> tuple[int, list[tuple[int, int, int]]]:
+    """Plan one axis: the window's size, and per tile its offset, the first kept pixel and the pixel after the last."""
     if margin:  # the smallest size of the model that still holds all
         tile -= max(0, tile - 2 * margin - length) // multiple * multiple
     else:
         tile = min(tile, _round_up(length, multiple))
     result = tile - 2 * margin
     step = result // multiple * multiple - 2 * trim
-    spans = [_Span(0, 0, min(length, result))]
-    while spans[-1].offset + result < length:
-        last = spans[-1]
-        start = last.offset + step + trim
-        spans[-1] = last._replace(stop=start)
-        offset = last.offset + step
+    spans = []
+    offset = start = 0
+    while offset + result < length:
+        spans.append((offset, start, offset + step + trim))
+        offset, start = offset + step, offset + step + trim
         if not margin:  # the last window is shifted inwards, so that no window leaves the canvas
             offset = min(offset, _round_up(length, multiple) - tile)
-        spans.append(_Span(offset, start, min(length, offset + result)))
-    return tile, spans
+    return tile, [*spans, (offset, start, length)]
 
 
 def _round_up(value: int, multiple: int) -> int:
@@ -255,16 +243,15 @@ def read_padded(read: Read, tile: Tile, image: tuple[int, int], *, mirrored: boo
         return part[:, (rows - top)[:, None], (columns - left)[None, :]]
     top, left = max(0, tile.top), max(0, tile.left)
     part = read(top, left, min(bottom, image[0]) - top, min(right, image[1]) - left)
-    window = np.zeros((part.shape[0], tile.height, tile.width), part.dtype)
-    row, column = top - tile.top, left - tile.left
-    window[:, row : row + part.shape[1], column : column + part.shape[2]] = part
-    return window
+    above, before = top - tile.top, left - tile.left
+    below, behind = tile.height - above - part.shape[1], tile.width - before - part.shape[2]
+    return np.pad(part, ((0, 0), (above, below), (before, behind)))
 
 
 def run_plan(
     plan: TilePlan, read: Read, compute: Callable[[Array], Array], *, batch: int = 1
 ) -> Iterator[tuple[Tile, Array]]:
-    """Compute all windows of a plan in order.
+    """Compute all windows of a plan in order; the next one is read meanwhile, by another thread.
 
     Args:
         plan: The plan.
@@ -275,10 +262,18 @@ def run_plan(
     Yields:
         Each tile with its uncropped result ``(…, h, w)``.
     """
-    for first in range(0, len(plan), batch):
-        tiles = plan[first : first + batch]
-        windows = [read_padded(read, tile, plan.image, mirrored=plan.margin > 0) for tile in tiles]
-        yield from zip(tiles, compute(np.stack(windows)), strict=True)
+    groups = [plan.tiles[first : first + batch] for first in range(0, len(plan), batch)]
+    with ThreadPoolExecutor(1) as pool:  # reads the next windows while these are computed
+
+        def load(tiles: tuple[Tile, ...]) -> Array:
+            return np.stack([read_padded(read, tile, plan.image, mirrored=plan.margin > 0) for tile in tiles])
+
+        following = pool.submit(load, groups[0])
+        for index, tiles in enumerate(groups):
+            windows = following.result()
+            if index + 1 < len(groups):
+                following = pool.submit(load, groups[index + 1])
+            yield from zip(tiles, compute(windows), strict=True)
 
 
 def blend_window(size: int, *, shape: str = "gaussian") -> npt.NDArray[np.float32]:
@@ -294,13 +289,10 @@ def blend_window(size: int, *, shape: str = "gaussian") -> npt.NDArray[np.float3
     Raises:
         UsageError: ``shape`` is neither.
     """
-    place = (np.arange(size) + 0.5) / size  # 0..1, pixel centres
-    if shape == "gaussian":
-        weights = np.exp(-0.5 * ((place - 0.5) * 8) ** 2)
-    elif shape == "hann":
-        weights = np.sin(np.pi * place) ** 2
-    else:
+    if shape not in ("gaussian", "hann"):
         raise UsageError(f"a blend window is 'gaussian' or 'hann', got {shape!r}")
+    place = (np.arange(size) + 0.5) / size  # 0..1, pixel centres
+    weights = np.exp(-0.5 * ((place - 0.5) * 8) ** 2) if shape == "gaussian" else np.sin(np.pi * place) ** 2
     result: npt.NDArray[np.float32] = np.maximum(weights / weights.max(), 1e-3).astype(np.float32)
     return result
 
@@ -312,14 +304,21 @@ class SeamReport:
     Attributes:
         pixels: Pixels seen by more than one window, counted once per further window.
         differing: Those whose most probable class differs from what the windows before said.
-        total: Sum over them of the largest difference of a class's value.
-        largest: Largest difference of a class's value.
+        total, largest: Sum over them, and maximum, of the largest difference of a class's value.
     """
 
     pixels: int = 0
     differing: int = 0
     total: float = 0.0
     largest: float = 0.0
+
+    def compare(self, old: Array, new: Array) -> None:
+        """Add pixels that two windows saw: ``(K, N)`` probabilities so far, and the next window's."""
+        gap = np.abs(old - new).max(axis=0)
+        self.pixels += gap.size
+        self.differing += int((old.argmax(axis=0) != new.argmax(axis=0)).sum())
+        self.total += float(gap.sum(dtype=np.float64))
+        self.largest = max(self.largest, float(gap.max()))
 
     @property
     def share(self) -> float:
@@ -328,7 +327,7 @@ class SeamReport:
 
     @property
     def mean(self) -> float:
-        """Mean largest difference of a compared pixel."""
+        """Mean over them of the largest difference."""
         return self.total / self.pixels if self.pixels else 0.0
 
 
@@ -345,7 +344,7 @@ class Blend:
         """Prepare the band of rows that is being summed.
 
         Args:
-            plan: A plan without ``margin``; windows come in its order.
+            plan: A plan without ``margin``, or a part of one; windows come in its order.
             channels: K, values per pixel (probabilities of the classes).
             shape: See :func:`blend_window`.
             seams: The report to fill; a new one if ``None``.
@@ -354,12 +353,13 @@ class Blend:
         self.seams = SeamReport() if seams is None else seams
         height, width = plan.window
         self._weight = blend_window(height, shape=shape)[:, None] * blend_window(width, shape=shape)  # (h, w)
-        self._sum = np.zeros((channels, height, plan.canvas[1]), np.float32)
-        self._mass = np.zeros((height, plan.canvas[1]), np.float32)
-        self._top = 0
+        self._top, self._left = plan[0].top, plan[0].left
+        across = plan[-1].left + width - self._left
+        self._sum = np.zeros((channels, height, across), np.float32)
+        self._mass = np.zeros((height, across), np.float32)
         self._count = 0
 
-    def add(self, tile: Tile, values: Array) -> Iterator[tuple[int, Array]]:
+    def add(self, tile: Tile, values: Array) -> Iterator[tuple[int, int, Array]]:
         """Add the next window.
 
         Args:
@@ -367,33 +367,27 @@ class Blend:
             values: ``(K, h, w)``, its probabilities, uncropped.
 
         Yields:
-            First row and ``(K, rows, W)`` of the rows that no further window touches.
+            First row, first column and ``(K, rows, columns)`` of the rows that no further window touches.
         """
-        columns = slice(tile.left, tile.left + tile.width)
+        columns = slice(tile.left - self._left, tile.left - self._left + tile.width)
         total, mass = self._sum[:, :, columns], self._mass[:, columns]
         before = mass > 0
         if before.any():
-            old = total[:, before] / mass[before]
-            new = values[:, before]
-            gap = np.abs(old - new).max(axis=0)
-            self.seams.pixels += gap.size
-            self.seams.differing += int((old.argmax(axis=0) != new.argmax(axis=0)).sum())
-            self.seams.total += float(gap.sum(dtype=np.float64))
-            self.seams.largest = max(self.seams.largest, float(gap.max()))
+            self.seams.compare(total[:, before] / mass[before], values[:, before])
         total += values * self._weight
         mass += self._weight
         self._count += 1
         if self._count % self.plan.columns == 0:
             done = self._count == len(self.plan)
-            until = self.plan.image[0] if done else self.plan[self._count].top
-            yield self._flush(until)
+            yield self._flush(tile.core_top + tile.core_height if done else self.plan[self._count].top)
 
-    def _flush(self, until: int) -> tuple[int, Array]:
-        top, rows, width = self._top, until - self._top, self.plan.image[1]
+    def _flush(self, until: int) -> tuple[int, int, Array]:
+        """Give the rows above ``until`` and move the others up."""
+        top, rows, width = self._top, until - self._top, min(self._mass.shape[1], self.plan.image[1] - self._left)
         finished = self._sum[:, :rows, :width] / self._mass[:rows, :width]
         for buffer in (self._sum, self._mass):
             keep = buffer[..., rows:, :].copy()
             buffer[...] = 0
             buffer[..., : keep.shape[-2], :] = keep
         self._top = until
-        return top, finished
+        return top, self._left, finished

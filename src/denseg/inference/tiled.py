@@ -255,10 +255,23 @@ class TiledModel:
             yield Block(tile.core_top, tile.core_left, tile.crop(values))
 
     def _blended(self, read: Read, plan: TilePlan, result: Result, seams: SeamReport | None) -> Iterator[Block]:
-        blend = Blend(plan, self.num_classes, shape=self.options.window, seams=seams)
-        for tile, values in run_plan(plan, read, self._probabilities):
-            for top, rows in blend.add(tile, values):
-                yield Block(top, 0, rows.argmax(axis=0).astype(self.label_type) if result == "labels" else rows)
+        """Blend panel by panel: as many columns of tiles as the band of their probabilities may take memory."""
+        band = 4 * self.num_classes * plan.window[0]  # bytes per column of pixels
+        wide = max(1, int(self.options.memory / 2 / band) // plan.window[1])
+        for first in range(0, plan.columns, wide):
+            owned = plan.tiles[first : min(first + wide, plan.columns)]
+            left, right = owned[0].core_left, owned[-1].core_left + owned[-1].core_width
+            touching = [
+                i
+                for i, tile in enumerate(plan.tiles[: plan.columns])
+                if tile.left < right and tile.left + tile.width > left
+            ]
+            panel = plan.part(range(plan.rows), range(touching[0], touching[-1] + 1))
+            blend = Blend(panel, self.num_classes, shape=self.options.window, seams=seams)
+            for tile, values in run_plan(panel, read, self._probabilities):
+                for top, start, rows in blend.add(tile, values):
+                    kept = rows[:, :, left - start : right - start]
+                    yield Block(top, left, kept.argmax(axis=0).astype(self.label_type) if result == "labels" else kept)
 
     def _blocks_of(self, image: Array, result: Result, strategy: Strategy | None) -> Iterator[Block]:
         if image.ndim != 3 or image.shape[0] != self.in_channels:
