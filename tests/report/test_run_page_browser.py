@@ -195,7 +195,7 @@ def test_a_command_is_copied(visit: Callable[..., Any], street_page: Path) -> No
     shown = visit(street_page, permissions=["clipboard-read", "clipboard-write"])
     button = shown.page.locator("[data-copy=command-1]")
     button.click()
-    assert button.inner_text() in {"Copied", "Selected"}
+    shown.page.wait_for_function("/Copied|Selected/.test(document.querySelector('[data-copy=command-1]').textContent)")
     taken = shown.page.evaluate("navigator.clipboard.readText().catch(() => String(getSelection()))")
     assert taken == "denseg train street --model unet --out runs/street"
 
