@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from denseg.errors import ShapeError, UsageError
-from denseg.metrics import ConfusionMatrix, majority_baseline
+from denseg.metrics import ConfusionMatrix, dice_from_counts, majority_baseline, per_image_scores
 
 nan = float("nan")
 
@@ -155,6 +155,16 @@ def test_the_baseline_answers_the_majority_class_of_training() -> None:
     assert scores.miou == pytest.approx(0.1)
     assert scores.pixel_accuracy == pytest.approx(0.3)
     assert majority_baseline(np.array([5, 90, 5]), np.array([60, 30, 10])) == scores
+
+
+def test_dice_and_images_by_themselves() -> None:
+    counts = np.array([[[3, 1, 0], [0, 2, 0], [0, 0, 0]], [[0, 0, 0], [4, 0, 0], [0, 0, 0]]])
+    first, second = per_image_scores(counts)
+    assert str(first) == str(ConfusionMatrix(3, counts=counts[0]).compute())  # NaN differs from itself
+    assert second.miou == 0
+    dice = dice_from_counts(counts[0])
+    np.testing.assert_allclose(dice, [6 / 7, 4 / 5, nan])
+    np.testing.assert_allclose(dice, [2 * iou / (1 + iou) for iou in first.iou])
 
 
 def test_faults_are_named() -> None:

@@ -13,9 +13,17 @@ from denseg.metrics.boundary import (
     trimap_counts,
 )
 from denseg.metrics.calibration import Calibration, Reliability, brier_score, expected_calibration_error
+from denseg.metrics.compare import PairedTest, paired_bootstrap
 from denseg.metrics.components import Continuity, SizeRecall, continuity, size_recall
-from denseg.metrics.confusion import ConfusionMatrix, Scores, majority_baseline, scores_from_counts
-from denseg.metrics.interval import bootstrap_interval
+from denseg.metrics.confusion import (
+    ConfusionMatrix,
+    Scores,
+    dice_from_counts,
+    majority_baseline,
+    per_image_scores,
+    scores_from_counts,
+)
+from denseg.metrics.interval import Score, bootstrap_interval, bootstrap_scores
 from denseg.metrics.segments import (
     PartitionScores,
     adapted_rand_error,
@@ -32,21 +40,27 @@ __all__ = [
     "ClassScores",
     "ConfusionMatrix",
     "Continuity",
+    "PairedTest",
     "PartitionScores",
     "Reliability",
+    "Score",
     "Scores",
     "SizeRecall",
     "adapted_rand_error",
     "bootstrap_interval",
+    "bootstrap_scores",
     "boundary_counts",
     "boundary_f_score",
     "boundary_iou",
     "brier_score",
     "continuity",
+    "dice_from_counts",
     "expected_calibration_error",
     "hausdorff",
     "majority_baseline",
     "objects_of",
+    "paired_bootstrap",
+    "per_image_scores",
     "pixel_error",
     "scores_from_counts",
     "size_recall",

@@ -24,9 +24,16 @@ from denseg.errors import ShapeError, UsageError
 from denseg.ops.confusion import confusion_counts
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["ConfusionMatrix", "Scores", "majority_baseline", "scores_from_counts"]
+__all__ = [
+    "ConfusionMatrix",
+    "Scores",
+    "dice_from_counts",
+    "majority_baseline",
+    "per_image_scores",
+    "scores_from_counts",
+]
 
 
 @dataclass(frozen=True)
@@ -176,6 +183,31 @@ def scores_from_counts(counts: NDArray[np.integer]) -> Scores:
         pixels=tuple(labels.tolist()),
         present=tuple(present.tolist()),
     )
+
+
+def per_image_scores(per_image_counts: ArrayLike) -> tuple[Scores, ...]:
+    """Score every image by itself, to find the worst; their mean is not the data set's score.
+
+    Args:
+        per_image_counts: ``(N, K, K)`` confusion matrices, rows are the truth.
+
+    Returns:
+        Scores of each image; ``miou`` over the classes that the image or its prediction has.
+    """
+    return tuple(scores_from_counts(counts) for counts in np.asarray(per_image_counts))
+
+
+def dice_from_counts(counts: NDArray[np.integer]) -> tuple[float, ...]:
+    """Compute the Dice coefficient (F1) of every class, ``2 * IoU / (1 + IoU)``.
+
+    Args:
+        counts: ``(K, K)``, rows are the truth.
+
+    Returns:
+        Per class; NaN for a class that is neither in the truth nor predicted.
+    """
+    right = np.diag(counts).astype(np.float64)
+    return tuple(_ratio(2 * right, counts.sum(axis=0) + counts.sum(axis=1)).tolist())
 
 
 def majority_baseline(train_counts: NDArray[np.integer], counts: NDArray[np.integer]) -> Scores:

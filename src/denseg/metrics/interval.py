@@ -22,7 +22,7 @@ from denseg.errors import UsageError
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["bootstrap_interval"]
+__all__ = ["Score", "bootstrap_interval", "bootstrap_scores"]
 
 Score = Literal["miou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou"]
 
