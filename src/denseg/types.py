@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from denseg.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from torch import Tensor
 
@@ -101,11 +101,16 @@ class ClassTable:
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.colors):
-            raise UsageError(f"a class table needs one colour per name, got {len(self.names)} names and {len(self.colors)} colours")
+            raise UsageError(
+                f"a class table needs one colour per name, got {len(self.names)} names and {len(self.colors)} colours"
+            )
         if len(set(self.names)) != len(self.names):
             raise UsageError(f"class names must differ from each other, got {list(self.names)}")
         if 0 <= self.ignore_index < len(self.names):
-            raise UsageError(f"ignore_index {self.ignore_index} is also class {self.names[self.ignore_index]!r}; use a value outside 0..{len(self.names) - 1}")
+            raise UsageError(
+                f"ignore_index {self.ignore_index} is also class {self.names[self.ignore_index]!r}; "
+                f"use a value outside 0..{len(self.names) - 1}"
+            )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -126,13 +131,14 @@ class ClassTable:
 
     def to_json(self) -> dict[str, Any]:
         """Give the table as JSON values: ``{"names": […], "colors": [[r, g, b], …], "ignore_index": n}``."""
-        return {"names": list(self.names), "colors": [list(color) for color in self.colors], "ignore_index": self.ignore_index}
+        colors = [list(color) for color in self.colors]
+        return {"names": list(self.names), "colors": colors, "ignore_index": self.ignore_index}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ClassTable:
         """Build the table from what ``to_json`` gave."""
-        colors: Sequence[Sequence[int]] = value["colors"]
-        return cls(tuple(value["names"]), tuple((int(c[0]), int(c[1]), int(c[2])) for c in colors), int(value["ignore_index"]))
+        colors = tuple((int(red), int(green), int(blue)) for red, green, blue in value["colors"])
+        return cls(tuple(value["names"]), colors, int(value["ignore_index"]))
 
 
 def distinct_colors(count: int) -> tuple[tuple[int, int, int], ...]:
