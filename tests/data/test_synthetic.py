@@ -124,7 +124,7 @@ def test_the_folder_is_an_ordinary_one(tmp_path: Path) -> None:
 def test_the_whole_demo_set_takes_seconds(tmp_path: Path) -> None:
     start = time.process_time()
     write_demo_dataset(tmp_path)
-    assert time.process_time() - start < 15  # 5 s on a quiet core
+    assert time.process_time() - start < 30  # 7 s on a quiet core
     assert len(list(tmp_path.rglob("*.png"))) == 2 * sum(DEMO_IMAGES.values())
 
 

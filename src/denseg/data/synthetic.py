@@ -37,7 +37,7 @@ DEMO_CLASSES = ClassTable(
 )
 CYTOPLASM, MEMBRANE, MITOCHONDRION = range(3)
 
-DEMO_IMAGES = {"train": 24, "val": 8, "test": 8}
+DEMO_IMAGES = {"train": 40, "val": 6, "test": 10}
 
 
 class Picture(NamedTuple):
