@@ -103,11 +103,13 @@ def test_sizes_that_a_pool_would_round_are_refused():
     )
 
 
-@pytest.mark.parametrize(("height", "width"), [(32, 64), (33, 31), (1, 50)])
-def test_the_modern_decoder_is_nearest_concatenate_convolve(height, width):
-    model = create_model("unet", num_classes=3, backbone="test_resnet").eval()
-    assert [block[1].conv.out_channels for block in model.decoder.blocks] == [256, 128, 64, 32, 16]
-    images = torch.randn(1, 3, height, width)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("height", "width"), [(32, 64), (33, 31), (1, 50), (192, 160)])
+def test_the_modern_decoder_is_nearest_concatenate_convolve(height, width, memory_format):
+    model = create_model("unet", num_classes=3, backbone="test_resnet").double().eval()
+    model = model.to(memory_format=memory_format)
+    assert [block.refine.conv.out_channels for block in model.decoder.blocks] == [256, 128, 64, 32, 16]
+    images = torch.randn(1, 3, height, width, dtype=torch.float64).contiguous(memory_format=memory_format)
     with torch.no_grad():
         *skips, x = model.backbone(images)
         for block in model.decoder.blocks:
@@ -115,9 +117,9 @@ def test_the_modern_decoder_is_nearest_concatenate_convolve(height, width):
             x = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
             size = images.shape[-2:] if skip is None else skip.shape[-2:]
             x = x[..., : size[0], : size[1]]
-            x = block(x if skip is None else torch.cat([x, skip], 1))
-        reference = model.classifier(x)
-        torch.testing.assert_close(model(images).logits, reference, rtol=1e-4, atol=1e-5)
+            x = F.conv2d(x if skip is None else torch.cat([x, skip], 1), block.grow.conv.weight, padding=1)
+            x = block.refine(F.relu(block.grow.norm(x)))
+        torch.testing.assert_close(model(images).logits, model.classifier(x))
 
 
 def test_levels_that_a_backbone_lacks_grow_without_a_skip():

@@ -7,7 +7,7 @@ from denseg.layers.aspp import ASPP
 from denseg.layers.asymmetric_conv import AsymmetricConv
 from denseg.layers.catalog import LAYERS
 from denseg.layers.channel_attention import ChannelAttention
-from denseg.layers.conv import ConvBlock, init_classifier, init_conv, speed_up_depthwise
+from denseg.layers.conv import ConvBlock, UpConvBlock, init_classifier, init_conv, speed_up_depthwise
 from denseg.layers.criss_cross_attention import CrissCrossAttention
 from denseg.layers.dilated_context import DilatedContext
 from denseg.layers.expectation_maximization_attention import ExpectationMaximizationAttention
@@ -39,6 +39,7 @@ __all__ = [
     "PyramidPooling",
     "SeparableConv",
     "SpatialPyramidPooling",
+    "UpConvBlock",
     "init_classifier",
     "init_conv",
     "is_single_value",

@@ -13,12 +13,12 @@ from torch import nn
 
 from denseg.errors import UsageError
 from denseg.layers.norm import BatchNorm2d
-from denseg.ops import depthwise_atrous_conv2d
+from denseg.ops import conv_on_upsampled, depthwise_atrous_conv2d
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["ConvBlock", "init_classifier", "init_conv", "speed_up_depthwise"]
+__all__ = ["ConvBlock", "UpConvBlock", "init_classifier", "init_conv", "speed_up_depthwise"]
 
 
 class ConvBlock(nn.Module):
@@ -65,6 +65,48 @@ class ConvBlock(nn.Module):
             ``(B, C', h, w)``.
         """
         return F.relu(self.norm(self.conv(x)), inplace=True)
+
+
+class UpConvBlock(nn.Module):
+    """Grow a map by nearest neighbours, concatenate a skip, then 3x3 convolution without bias, batch norm, ReLU."""
+
+    def __init__(self, in_channels: int, skip_channels: int, out_channels: int) -> None:
+        """Create convolution and norm.
+
+        Args:
+            in_channels: Channels of the map that grows.
+            skip_channels: Channels of the skip; 0 for none.
+            out_channels: Channels of the output.
+
+        Raises:
+            UsageError: A number of channels is not positive.
+        """
+        super().__init__()
+        if in_channels < 1 or out_channels < 1:
+            raise UsageError(f"a convolution needs at least 1 channel in and out, got {in_channels} and {out_channels}")
+        self.conv = _UpConv2d(in_channels + skip_channels, out_channels, 3, padding=1, bias=False)
+        self.norm = BatchNorm2d(out_channels)
+        init_conv(self.conv)
+
+    def forward(self, x: Tensor, skip: Tensor | None, size: tuple[int, int]) -> Tensor:
+        """Grow, concatenate, convolve, normalise, rectify.
+
+        Args:
+            x: ``(B, C, h, w)``, floating point.
+            skip: ``(B, S, height, width)``, or ``None``.
+            size: ``(height, width)`` to grow to; those of ``skip``.
+
+        Returns:
+            ``(B, O, height, width)``.
+        """
+        return F.relu(self.norm(self.conv(x, skip, size)), inplace=True)
+
+
+class _UpConv2d(nn.Conv2d):
+    """3x3 convolution of a grown map and a skip, in its fastest exact form."""
+
+    def forward(self, x: Tensor, skip: Tensor | None, size: tuple[int, int]) -> Tensor:  # type: ignore[override]
+        return conv_on_upsampled(x, skip, self.weight, size)
 
 
 def init_conv(conv: nn.Conv2d | nn.ConvTranspose2d) -> None:

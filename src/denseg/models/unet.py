@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from denseg.backbones import Backbone
 from denseg.errors import ShapeError, UsageError
-from denseg.layers import ConvBlock, init_conv
+from denseg.layers import ConvBlock, UpConvBlock, init_conv
 from denseg.models.interface import SegmentationModel
 from denseg.ops import center_crop
 from denseg.types import FeatureSpec, Geometry, SegmentationOutput
@@ -224,6 +224,7 @@ class Decoder(nn.Module):
     def __init__(self, specs: Sequence[FeatureSpec], channels: Sequence[int]) -> None:
         super().__init__()
         self.levels: list[int | None] = []
+        self.strides: list[int] = []
         self.blocks = nn.ModuleList()
         before = specs[-1].channels
         stride = specs[-1].stride
@@ -232,20 +233,29 @@ class Decoder(nn.Module):
             level = next((index for index, spec in enumerate(specs) if spec.stride == stride), None)
             skip = 0 if level is None else specs[level].channels
             self.levels.append(level)
-            self.blocks.append(nn.Sequential(ConvBlock(before + skip, after), ConvBlock(after, after)))
+            self.strides.append(stride)
+            self.blocks.append(DecoderBlock(before, skip, after))
             before = after
 
     def forward(self, features: tuple[Tensor, ...], size: tuple[int, int]) -> Tensor:
         x = features[-1]
-        last = len(self.levels) - 1
-        for index, (level, block) in enumerate(zip(self.levels, self.blocks, strict=True)):
-            if level is None and index == last:
-                x = F.interpolate(x, size=size, mode="nearest")  # (B, D, H, W), also where H or W is odd
-            elif level is None:
-                x = F.interpolate(x, scale_factor=2.0, mode="nearest")  # (B, D, 2h, 2w)
+        for level, stride, block in zip(self.levels, self.strides, self.blocks, strict=True):
+            if level is None:
+                x = block(x, None, (-(-size[0] // stride), -(-size[1] // stride)))
             else:
-                skip = features[level]
-                x = F.interpolate(x, size=skip.shape[-2:], mode="nearest")
-                x = torch.cat([x, skip], dim=1)
-            x = block(x)
+                x = block(x, features[level], (features[level].shape[-2], features[level].shape[-1]))
         return x
+
+
+class DecoderBlock(nn.Module):
+    """One step up: ``grow`` merges the grown map and the skip, ``refine`` convolves once more."""
+
+    def __init__(self, in_channels: int, skip_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.grow = UpConvBlock(in_channels, skip_channels, out_channels)
+        self.refine = ConvBlock(out_channels, out_channels)
+
+    def forward(self, x: Tensor, skip: Tensor | None, size: tuple[int, int]) -> Tensor:
+        merged: Tensor = self.grow(x, skip, size)  # (B, D, h, w)
+        refined: Tensor = self.refine(merged)  # (B, D, h, w)
+        return refined

@@ -10,6 +10,7 @@ from denseg.ops.depthwise import depthwise_atrous_conv2d
 from denseg.ops.pad import center_crop, pad_at_least, pad_to_multiple, reflect_pad
 from denseg.ops.pyramid import average_pool_pyramid, box_sum_pyramid, max_pool_pyramid
 from denseg.ops.resize import resize
+from denseg.ops.upsample import conv_on_upsampled
 
 __all__ = [
     "adaptive_pool",
@@ -17,6 +18,7 @@ __all__ = [
     "box_sum_pyramid",
     "center_crop",
     "confusion_counts",
+    "conv_on_upsampled",
     "dense_attention",
     "depthwise_atrous_conv2d",
     "max_pool_pyramid",
