@@ -5,3 +5,5 @@ Import from the modules; this package imports nothing by itself, so that reading
 """
 
 from __future__ import annotations
+
+__all__: list[str] = []

@@ -87,6 +87,9 @@ class Views(nn.Module):
 
         Returns:
             ``(B, K, H, W)``, the sum over K is 1 (a model with a margin: its own size).
+
+        Raises:
+            UsageError: There is no scale.
         """
         total: Tensor | None = None
         height, width = images.shape[-2:]
