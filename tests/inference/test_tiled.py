@@ -164,6 +164,22 @@ def test_blending_in_panels_changes_nothing(build, monkeypatch):
         assert np.abs(result - expected).max() < 1e-6
 
 
+@pytest.mark.parametrize(("kind", "memory"), [("unet", 2 << 30), ("pooled", 2 << 30), ("pooled", 200_000)])
+def test_work_that_goes_on_gives_the_same_parts(build, kind, memory):
+    model = build(kind)
+    image = picture(3, 260, 210)
+    part = tiled(model, tile=64, overlap=None if kind == "unet" else 32, memory=memory)
+    strategy = part.strategy(260, 210)
+    blocks = list(part.blocks(reader(image), strategy, result="probabilities"))
+    assert len(blocks) > 4
+    for start in (0, 1, len(blocks) // 2, len(blocks) - 1, len(blocks)):
+        again = list(part.blocks(reader(image), strategy, result="probabilities", start=start))
+        assert len(again) == len(blocks) - start
+        for old, new in zip(blocks[start:], again, strict=True):
+            assert old[:2] == new[:2]
+            assert (old.values == new.values).all()
+
+
 def test_global_model_on_a_small_image_is_exact(build):
     model = build("pooled")
     image = picture(3, 50, 60)

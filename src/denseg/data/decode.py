@@ -18,7 +18,7 @@ from typing import IO
 from denseg.data.stored import DEFAULT_MAX_PIXELS, Decoded, Header
 from denseg.errors import ImageError
 
-__all__ = ["DEFAULT_MAX_PIXELS", "decode", "read_header"]
+__all__ = ["DEFAULT_MAX_PIXELS", "decode", "fault_boundary", "read_header"]
 
 for _name in ("tifffile", "PIL"):
     logging.getLogger(_name).addHandler(logging.NullHandler())  # a decoder's log is not for the user's terminal
@@ -38,7 +38,7 @@ def read_header(path: Path, *, page: int = 0, max_pixels: int = DEFAULT_MAX_PIXE
     Raises:
         ImageError: The file is missing, no picture, damaged in its header, or too large.
     """
-    with _boundary(path), path.open("rb") as file:
+    with fault_boundary(path), path.open("rb") as file:
         if _is_tiff(file):
             from denseg.data.tiff import tiff_header
 
@@ -63,7 +63,7 @@ def decode(path: Path, *, page: int = 0, max_pixels: int = DEFAULT_MAX_PIXELS) -
     Raises:
         ImageError: The file is missing, no picture, damaged, truncated, or too large.
     """
-    with _boundary(path), path.open("rb") as file:
+    with fault_boundary(path), path.open("rb") as file:
         if _is_tiff(file):
             from denseg.data.tiff import tiff_pixels
 
@@ -92,7 +92,18 @@ _TRUNCATED = ("truncated", "unexpected end", "not enough image data", "ends earl
 
 
 @contextmanager
-def _boundary(path: Path) -> Iterator[None]:
+def fault_boundary(path: Path) -> Iterator[None]:
+    """Let nothing but :class:`~denseg.errors.ImageError` leave the block, and mute what decoders say besides.
+
+    Args:
+        path: For messages.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        ImageError: Whatever a decoder raised.
+    """
     try:
         with _muted:
             yield

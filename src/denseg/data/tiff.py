@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from denseg.data.stored import Decoded, Header, Kind, check_size, opaque, orient
 from denseg.errors import ImageError
 
-__all__ = ["tiff_header", "tiff_pixels"]
+__all__ = ["check_segments", "find_page", "needs_pillow", "tiff_header", "tiff_pixels", "to_decoded"]
 
 Pixels = NDArray[Any]
 
@@ -45,7 +45,7 @@ def tiff_header(path: Path, file: IO[bytes], *, page: int, max_pixels: int) -> H
         ImageError: The page is missing, too large, or of a form that denseg does not read.
     """
     with tifffile.TiffFile(file) as tiff:
-        return _header(path, tiff, _page(path, tiff, page), max_pixels)
+        return _header(path, tiff, find_page(path, tiff, page), max_pixels)
 
 
 def tiff_pixels(path: Path, file: IO[bytes], *, page: int, max_pixels: int) -> Decoded | None:
@@ -64,25 +64,46 @@ def tiff_pixels(path: Path, file: IO[bytes], *, page: int, max_pixels: int) -> D
         ImageError: The page is missing, cut off, too large, or of a form that denseg does not read.
     """
     with tifffile.TiffFile(file) as tiff:
-        chosen = _page(path, tiff, page)
+        chosen = find_page(path, tiff, page)
         header = _header(path, tiff, chosen, max_pixels)
-        if _for_pillow(chosen):
+        if needs_pillow(chosen):
             if page:
                 raise ImageError(f"{path}: page {page} has colour space {header.mode}; save it as RGB", path=path)
             return None
-        _check_segments(path, chosen, tiff.filehandle.size)
+        check_segments(path, chosen, tiff.filehandle.size)
         values: Pixels = np.asarray(chosen.asarray(maxworkers=1))
-        return _decoded(path, chosen, header, values)
+        return to_decoded(path, chosen, header, values)
 
 
-def _page(path: Path, tiff: Any, page: int) -> Any:
+def find_page(path: Path, tiff: Any, page: int) -> Any:
+    """Find a page of an open file.
+
+    Args:
+        path: For messages.
+        tiff: The open ``TiffFile``.
+        page: Which page.
+
+    Returns:
+        The page.
+
+    Raises:
+        ImageError: There is no such page.
+    """
     try:
         return tiff.pages[page]
     except IndexError as error:
         raise ImageError(f"{path}: there is no page {page}; the file has {len(tiff.pages)}", path=path) from error
 
 
-def _for_pillow(page: Any) -> bool:
+def needs_pillow(page: Any) -> bool:
+    """Say whether a page's colour space must be converted by Pillow.
+
+    Args:
+        page: The page.
+
+    Returns:
+        Whether tifffile would leave it as stored.
+    """
     photometric = int(page.photometric)
     if photometric in (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE):
         return int(page.compression) == 6  # old-style JPEG
@@ -104,7 +125,7 @@ def _header(path: Path, tiff: Any, page: Any, max_pixels: int) -> Header:
     if int(page.photometric) == _PALETTE:
         kind = "palette"
     dtype = "bool" if page.bitspersample == 1 and kind != "palette" else np.dtype(page.dtype).name
-    if _for_pillow(page):
+    if needs_pillow(page):
         kind, color, dtype = "color", 3, "uint8"
     orientation = _orientation(page)
     if orientation >= 5:
@@ -131,7 +152,17 @@ def _alpha_channel(page: Any) -> int | None:
     return int(page.samplesperpixel) - 1 if extra and extra[-1] in (_ASSOCIATED, _UNASSOCIATED) else None
 
 
-def _check_segments(path: Path, page: Any, size: int) -> None:
+def check_segments(path: Path, page: Any, size: int) -> None:
+    """Refuse a page whose pixels are not all in the file: tifffile would fill them up with zeros.
+
+    Args:
+        path: For messages.
+        page: The page.
+        size: Bytes of the file.
+
+    Raises:
+        ImageError: A strip or tile ends behind the file's end, or none has a place.
+    """
     ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False) if count]
     if not ends or not all(page.dataoffsets):
         raise ImageError(f"{path}: the file says where none of its pixels are; replace it", path=path)
@@ -142,7 +173,21 @@ def _check_segments(path: Path, page: Any, size: int) -> None:
         )
 
 
-def _decoded(path: Path, page: Any, header: Header, values: Pixels) -> Decoded:
+def to_decoded(path: Path, page: Any, header: Header, values: Pixels) -> Decoded:
+    """Give decoded values of a page, or of a window of it, their meaning.
+
+    Args:
+        path: For messages.
+        page: The page.
+        header: The page's.
+        values: As tifffile decodes them: ``(h, w)``, ``(h, w, C)`` or, planar, ``(C, h, w)``.
+
+    Returns:
+        The pixels, alpha apart.
+
+    Raises:
+        ImageError: The values do not have the channels that the header says.
+    """
     if page.axes.startswith("S"):
         values = np.moveaxis(values, 0, -1)  # planar: (C, H, W) -> (H, W, C)
     if values.ndim == 3 and values.shape[2] == 1:

@@ -6,9 +6,9 @@ Shape letters: C bands, K classes, H and W image height and width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +18,12 @@ from torch import nn
 from denseg.data.decode import DEFAULT_MAX_PIXELS
 from denseg.data.images import match_bands, read_image
 from denseg.data.normalization import Normalization
+from denseg.data.windows import TiffWindows
 from denseg.errors import CheckpointError, ImageError, ShapeError
 from denseg.inference.device import choose_device
 from denseg.inference.halo import Reach
-from denseg.inference.tiled import Strategy, TiledModel, TileOptions, model_parts
+from denseg.inference.runtime import Read, SeamReport
+from denseg.inference.tiled import Block, Strategy, TiledModel, TileOptions, model_parts
 from denseg.inference.views import Views
 from denseg.models.checkpoint import checkpoint_path, load_checkpoint
 from denseg.types import ClassTable
@@ -155,7 +157,9 @@ class Predictor:
         Returns:
             ``(H, W)`` labels in 0..K-1, uint8, or uint16 for more than 256 classes.
         """
-        return self.tiled.labels(self.prepare(image, name=name), strategy=strategy)
+        pixels = self._pixels(image, name)
+        strategy = strategy or self.strategy(*pixels.shape[:2])
+        return self.tiled.collect(self._reader(pixels), strategy, "labels")
 
     def probabilities(self, image: Path | str | Array, *, strategy: Strategy | None = None) -> npt.NDArray[np.float32]:
         """Give the probability of every class at every pixel.
@@ -167,34 +171,49 @@ class Predictor:
         Returns:
             ``(K, H, W)`` float32, the sum over K is 1.
         """
-        return self.tiled.probabilities(self.prepare(image), strategy=strategy)
+        pixels = self._pixels(image, None)
+        strategy = strategy or self.strategy(*pixels.shape[:2])
+        return self.tiled.collect(self._reader(pixels), strategy, "probabilities")
 
-    def strategy(self, height: int, width: int) -> Strategy:
+    def strategy(self, height: int, width: int, *, memory: int | None = None) -> Strategy:
         """Say how an image of a size would be computed.
 
         Args:
             height: Rows of the image.
             width: Columns of the image.
+            memory: Bytes for one forward pass; the options' if ``None``.
 
         Returns:
             The strategy; ``str()`` of it is a line for a person.
         """
-        return self.tiled.strategy(height, width)
+        return self.tiled.strategy(height, width, memory=memory)
 
-    def prepare(self, image: Path | str | Array, *, name: Path | str | None = None) -> npt.NDArray[np.float32]:
-        """Read, check and normalise one image.
+    def blocks(
+        self, windows: TiffWindows, strategy: Strategy, *, start: int = 0, seams: SeamReport | None = None
+    ) -> Iterator[Block]:
+        """Label a picture that is read in windows, part by part.
 
         Args:
-            image: As for :meth:`predict`.
-            name: The file that the pixels come from, for messages.
+            windows: The picture.
+            strategy: How it is tiled.
+            start: Parts that are there already.
+            seams: Filled with what overlapping windows disagree about (``blend`` only).
 
-        Returns:
-            ``(C, H, W)`` float32.
-
-        Raises:
-            ImageError: The file cannot be read, or its bands or value range are not those of training.
-            ShapeError: The array is no image.
+        Yields:
+            Parts that together cover the picture once.
         """
+        bands = self.normalization.bands
+        seen = [match_bands(windows.read(*place), bands, windows.path) for place in _samples(windows)]
+        self._check_range(np.concatenate(seen), windows.path)
+
+        def read(top: int, left: int, height: int, width: int) -> Array:
+            pixels = match_bands(windows.read(top, left, height, width), bands, windows.path)
+            return self.normalization.apply(pixels)
+
+        yield from self.tiled.blocks(read, strategy, start=start, seams=seams)
+
+    def _pixels(self, image: Path | str | Array, name: Path | str | None) -> Array:
+        """Read and check one image; ``(H, W, C)`` as stored."""
         if isinstance(image, (Path, str)):
             name = image
             image = read_image(image, max_pixels=self.max_pixels)
@@ -206,7 +225,13 @@ class Predictor:
             )
         pixels = match_bands(pixels, self.normalization.bands, name)
         self._check_range(pixels, name)
-        return cast("npt.NDArray[np.float32]", self.normalization.apply(pixels))
+        return pixels
+
+    def _reader(self, pixels: Array) -> Read:
+        """Normalise window by window: float pixels take four times the room of the stored ones."""
+        return lambda top, left, height, width: self.normalization.apply(
+            pixels[top : top + height, left : left + width]
+        )
 
     def _check_range(self, pixels: Array, name: Path | str) -> None:
         """Refuse pixels that would surely be misread: another bit depth, or 0..1 where 0..255 was meant."""
@@ -238,3 +263,11 @@ class Predictor:
 
 def _path(name: Path | str) -> Path | None:
     return None if name == "the image" else Path(name)
+
+
+def _samples(windows: TiffWindows) -> list[tuple[int, int, int, int]]:
+    """Nine places spread over a picture, ``(top, left, height, width)``."""
+    tall, wide = min(256, windows.height), min(256, windows.width)
+    tops = sorted({0, (windows.height - tall) // 2, windows.height - tall})
+    lefts = sorted({0, (windows.width - wide) // 2, windows.width - wide})
+    return [(top, left, tall, wide) for top in tops for left in lefts]

@@ -263,6 +263,8 @@ def run_plan(
         Each tile with its uncropped result ``(…, h, w)``.
     """
     groups = [plan.tiles[first : first + batch] for first in range(0, len(plan), batch)]
+    if not groups:
+        return
     with ThreadPoolExecutor(1) as pool:  # reads the next windows while these are computed
 
         def load(tiles: tuple[Tile, ...]) -> Array:

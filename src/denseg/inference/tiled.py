@@ -9,6 +9,7 @@ Shape letters: B batch, C bands, K classes, H and W image height and width, h an
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -210,12 +211,7 @@ class TiledModel:
         Returns:
             ``(H, W)`` uint8, or uint16 for more than 256 classes.
         """
-        height, width = image.shape[1:]
-        result = np.empty((height, width), self.label_type)
-        for block in self._blocks_of(image, "labels", strategy):
-            rows, columns = block.values.shape
-            result[block.top : block.top + rows, block.left : block.left + columns] = block.values
-        return result
+        return self.collect(self._reader(image), strategy or self.strategy(*image.shape[1:]), "labels")
 
     def probabilities(self, image: Array, *, strategy: Strategy | None = None) -> npt.NDArray[np.float32]:
         """Give the probability of every class at every pixel.
@@ -227,59 +223,89 @@ class TiledModel:
         Returns:
             ``(K, H, W)`` float32.
         """
-        result = np.empty((self.num_classes, *image.shape[1:]), np.float32)
-        for block in self._blocks_of(image, "probabilities", strategy):
-            rows, columns = block.values.shape[1:]
-            result[:, block.top : block.top + rows, block.left : block.left + columns] = block.values
-        return result
+        return self.collect(self._reader(image), strategy or self.strategy(*image.shape[1:]), "probabilities")
 
-    def blocks(
-        self, read: Read, strategy: Strategy, *, result: Result = "labels", seams: SeamReport | None = None
-    ) -> Iterator[Block]:
-        """Compute an image part by part, in the order of the plan.
+    def collect(self, read: Read, strategy: Strategy, result: Result) -> Array:
+        """Compute an image into one array.
 
         Args:
             read: Called with ``(top, left, height, width)`` inside the image; gives ``(C, height, width)`` float32.
             strategy: How.
             result: ``labels`` or ``probabilities``.
+
+        Returns:
+            ``(H, W)`` or ``(K, H, W)``.
+        """
+        size = strategy.plan.image
+        whole: Array = (
+            np.empty(size, self.label_type) if result == "labels" else np.empty((self.num_classes, *size), np.float32)
+        )
+        for block in self.blocks(read, strategy, result=result):
+            rows, columns = block.values.shape[-2:]
+            whole[..., block.top : block.top + rows, block.left : block.left + columns] = block.values
+        return whole
+
+    def blocks(
+        self,
+        read: Read,
+        strategy: Strategy,
+        *,
+        result: Result = "labels",
+        start: int = 0,
+        seams: SeamReport | None = None,
+    ) -> Iterator[Block]:
+        """Compute an image part by part.
+
+        Args:
+            read: Called with ``(top, left, height, width)`` inside the image; gives ``(C, height, width)`` float32.
+            strategy: How.
+            result: ``labels`` or ``probabilities``.
+            start: Parts that are there already; the others come out as if they had not been.
             seams: Filled with what overlapping windows disagree about (``blend`` only).
 
         Yields:
-            Parts that together cover the image once.
+            Parts that together cover the image once; always the same ones in the same order.
         """
+        plan = strategy.plan
         if strategy.mode == "blend":
-            yield from self._blended(read, strategy.plan, result, seams)
+            for number, panel in enumerate(self._panels(plan)):
+                first = max(0, start - number * plan.rows)
+                if first < plan.rows:
+                    yield from self._blended(read, plan, panel, first, result, seams)
             return
         compute = self._labels if result == "labels" else self._probabilities
-        for tile, values in run_plan(strategy.plan, read, compute):
+        for tile, values in run_plan(dataclasses.replace(plan, tiles=plan.tiles[start:]), read, compute):
             yield Block(tile.core_top, tile.core_left, tile.crop(values))
 
-    def _blended(self, read: Read, plan: TilePlan, result: Result, seams: SeamReport | None) -> Iterator[Block]:
-        """Blend panel by panel: as many columns of tiles as the band of their probabilities may take memory."""
-        band = 4 * self.num_classes * plan.window[0]  # bytes per column of pixels
-        wide = max(1, int(self.options.memory / 2 / band) // plan.window[1])
-        for first in range(0, plan.columns, wide):
-            owned = plan.tiles[first : min(first + wide, plan.columns)]
-            left, right = owned[0].core_left, owned[-1].core_left + owned[-1].core_width
-            touching = [
-                i
-                for i, tile in enumerate(plan.tiles[: plan.columns])
-                if tile.left < right and tile.left + tile.width > left
-            ]
-            panel = plan.part(range(plan.rows), range(touching[0], touching[-1] + 1))
-            blend = Blend(panel, self.num_classes, shape=self.options.window, seams=seams)
-            for tile, values in run_plan(panel, read, self._probabilities):
-                for top, start, rows in blend.add(tile, values):
-                    kept = rows[:, :, left - start : right - start]
-                    yield Block(top, left, kept.argmax(axis=0).astype(self.label_type) if result == "labels" else kept)
+    def _panels(self, plan: TilePlan) -> list[range]:
+        """Divide the columns of tiles so that the band of a panel's probabilities takes half of the memory at most."""
+        column = 4 * self.num_classes * plan.window[0] * plan.window[1]  # bytes of one column of tiles
+        wide = max(1, int(self.options.memory / 2 / column))
+        return [range(first, min(first + wide, plan.columns)) for first in range(0, plan.columns, wide)]
 
-    def _blocks_of(self, image: Array, result: Result, strategy: Strategy | None) -> Iterator[Block]:
+    def _blended(
+        self, read: Read, plan: TilePlan, panel: range, first: int, result: Result, seams: SeamReport | None
+    ) -> Iterator[Block]:
+        """Blend the columns of a panel from one row of tiles on."""
+        left = plan[panel[0]].core_left
+        right = plan[panel[-1]].core_left + plan[panel[-1]].core_width
+        top = plan[first * plan.columns].top
+        columns = [i for i in range(plan.columns) if plan[i].left < right and plan[i].left + plan[i].width > left]
+        rows = [i for i in range(plan.rows) if plan[i * plan.columns].top + plan.window[0] > top or i >= first]
+        part = plan.part(range(rows[0], plan.rows), range(columns[0], columns[-1] + 1))
+        blend = Blend(part, self.num_classes, shape=self.options.window, seams=seams)
+        for tile, values in run_plan(part, read, self._probabilities):
+            for start, column, band in blend.add(tile, values):
+                if start >= top:
+                    kept = band[:, :, left - column : right - column]
+                    yield Block(
+                        start, left, kept.argmax(axis=0).astype(self.label_type) if result == "labels" else kept
+                    )
+
+    def _reader(self, image: Array) -> Read:
         if image.ndim != 3 or image.shape[0] != self.in_channels:
             raise ShapeError(f"an image of shape ({self.in_channels}, H, W) was expected, got {image.shape}")
-        strategy = strategy or self.strategy(image.shape[1], image.shape[2])
-        return self.blocks(
-            lambda top, left, rows, columns: image[:, top : top + rows, left : left + columns], strategy, result=result
-        )
+        return lambda top, left, height, width: image[:, top : top + height, left : left + width]
 
     def _overlap_tile(self, height: int, width: int, pixels: int) -> Strategy:
         if self.options.tile is not None:
