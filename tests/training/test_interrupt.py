@@ -16,7 +16,7 @@ def test_a_signal_stops_at_once_where_nothing_is_deferred() -> None:
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_a_deferred_signal_is_a_request(name: str) -> None:
+def test_a_deferred_signal_is_a_request(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     with catch_signals() as stop:
         with stop.deferred():
             assert not stop
@@ -24,6 +24,7 @@ def test_a_deferred_signal_is_a_request(name: str) -> None:
             assert stop
             assert stop.requested == name
         assert stop
+    assert capfd.readouterr().err == "\nstopping after this step; Ctrl-C again stops at once\n"
 
 
 def test_a_second_signal_stops_at_once() -> None:

@@ -64,3 +64,16 @@ def test_the_display_fits_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(create_progress(), LineProgress)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert isinstance(create_progress(), BarProgress)
+
+
+def test_long_epochs_are_told_about_in_between(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = LineProgress(every=0)
+    progress.start("train", 10, 4, 8)
+    progress.step(epoch="3/40", loss=0.5, learning_rate=0.01)
+    line = capsys.readouterr().err
+    assert line.startswith("train 3/40: step 5/10  loss 0.5000  lr 1.00e-02  ")
+    assert line.endswith(" images/s  about 1 min left\n")
+    progress = LineProgress(every=3600)
+    progress.start("train", 10, 4, 8)
+    progress.step(epoch="3/40", loss=None, learning_rate=0.01)
+    assert capsys.readouterr().err == ""

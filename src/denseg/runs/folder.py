@@ -234,7 +234,7 @@ class RunFolder:
         text = self._read_text("split.csv")
         try:
             rows = parse_split(text)
-        except ValueError as error:
+        except RunError as error:
             raise RunError(f"the run {self.path} is damaged: split.csv: {_one_line(error)}", path=self.path) from error
         return rows if name is None else [row for row in rows if row.split == name]
 

@@ -8,6 +8,8 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from denseg.errors import RunError
+
 __all__ = ["MetricRow", "MetricValue", "SplitRow", "format_rows", "metric_columns", "parse_metrics", "parse_split"]
 
 MetricValue = float | int | str | None
@@ -101,16 +103,16 @@ def parse_split(text: str) -> list[SplitRow]:
         The rows, in order.
 
     Raises:
-        ValueError: A column is missing, or a row has too few cells.
+        RunError: A column is missing, or a row has too few cells.
     """
     reader = csv.DictReader(io.StringIO(text))
     missing = [field for field in SplitRow._fields if field not in (reader.fieldnames or ())]
     if missing:
-        raise ValueError(f"column {missing[0]} is missing")
+        raise RunError(f"column {missing[0]} is missing")
     rows = []
     for row in reader:
         if None in row.values():
-            raise ValueError(f"line {reader.line_num} is cut short")
+            raise RunError(f"line {reader.line_num} is cut short")
         rows.append(SplitRow(**{field: row[field] for field in SplitRow._fields}))
     return rows
 

@@ -5,3 +5,5 @@ Import from the modules; this package imports nothing by itself.
 """
 
 from __future__ import annotations
+
+__all__: list[str] = []

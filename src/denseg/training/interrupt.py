@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -60,6 +61,8 @@ class StopRequest:
                 self.outer(signal.SIGINT, frame)
             raise KeyboardInterrupt
         self.requested = signal.Signals(number).name
+        with contextlib.suppress(OSError):  # not sys.stderr: it may be in the middle of a write
+            os.write(2, b"\nstopping after this step; Ctrl-C again stops at once\n")
 
 
 @contextmanager

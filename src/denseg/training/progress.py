@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from typing import TYPE_CHECKING, Protocol
@@ -58,11 +59,56 @@ class SilentProgress:
 
 
 class LineProgress(SilentProgress):
-    """Says the lines only, for logs and pipes."""
+    """Says the lines only, for logs and pipes; where an epoch takes long, one line a minute."""
+
+    def __init__(self, *, every: float = 60.0) -> None:
+        """Start the clock.
+
+        Args:
+            every: Seconds between two lines about steps.
+        """
+        self._every = every
+        self._title = ""
+        self._total = self._done = self._since = self._images_per_step = 0
+        self._said = self._began = time.monotonic()
 
     def message(self, text: str) -> None:
         """Write the line to stderr."""
         print(text, file=sys.stderr, flush=True)  # noqa: T201 - this is the display
+        self._said = time.monotonic()
+
+    def start(self, title: str, total: int, done: int, images_per_step: int) -> None:
+        """Remember what the lines are about.
+
+        Args:
+            title: What runs.
+            total: Steps of the stage.
+            done: Steps done before.
+            images_per_step: For images per second.
+        """
+        self._title, self._total, self._done, self._images_per_step = title, total, done, images_per_step
+        self._since, self._began = 0, time.monotonic()
+
+    def step(self, *, epoch: str, loss: float | None, learning_rate: float) -> None:
+        """Count one step, and say so where nothing was said for long.
+
+        Args:
+            epoch: ``3/40``.
+            loss: The newest known.
+            learning_rate: The largest of the groups.
+        """
+        self._done += 1
+        self._since += 1
+        now = time.monotonic()
+        if now - self._said < self._every:
+            return
+        speed = self._since / max(now - self._began, 1e-9)
+        said = "" if loss is None else f"loss {loss:.4f}  "
+        minutes = math.ceil((self._total - self._done) / speed / 60)
+        self.message(
+            f"{self._title} {epoch}: step {self._done}/{self._total}  {said}lr {learning_rate:.2e}  "
+            f"{speed * self._images_per_step:.1f} images/s  about {minutes} min left"
+        )
 
 
 class BarProgress:
