@@ -40,7 +40,7 @@ def propose(folder: Path, masks: Sequence[np.ndarray | Image.Image], yaml: str =
     if yaml:
         (folder / "dataset.yaml").write_text(yaml)
     paths = sorted(folder.glob(f"*{suffix}"))
-    facts = [look_at(Look(Pair(path.stem, path, path))).mask for path in paths]
+    facts = [look_at(Look(Pair(path.stem, path, path), shapes=True)).mask for path in paths]
     return propose_encoding(
         [(p, f) for p, f in zip(paths, facts, strict=True) if f is not None], read_description(folder)
     )
@@ -398,8 +398,10 @@ def test_numbers_among_colours_are_refused(tmp_path: Path) -> None:
 def test_object_numbers(tmp_path: Path) -> None:
     masks = []
     for top in (30, 55, 41, 80):
-        mask = np.zeros(SIZE, np.uint16)
-        mask.flat[: top * 4] = np.arange(top * 4) // 4 + 1
+        mask = np.zeros((30, 30), np.uint16)
+        for number in range(top):
+            row, column = divmod(number * 3, 30)
+            mask[3 * row : 3 * row + 2, column : column + 2] = number + 1
         masks.append(mask)
     proposal = propose(tmp_path, masks, suffix=".tif")
     assert errors(proposal) == [
@@ -425,7 +427,9 @@ def big(num_classes: int) -> np.ndarray:
 @pytest.mark.parametrize("levels", [(0, 255), (0, 128, 255), (0, 60, 120, 180, 240)])
 def test_jpeg_masks_of_spread_values_are_repaired(tmp_path: Path, levels: tuple[int, ...]) -> None:
     truth = big(len(levels))
-    proposal = propose(tmp_path, [np.asarray(levels, np.uint8)[truth]], suffix=".jpg")
+    names = ", ".join(f"{{name: c{level}, value: {level}}}" for level in levels)
+    yaml = "" if len(levels) == 2 else f"classes: [{names}]"
+    proposal = propose(tmp_path, [np.asarray(levels, np.uint8)[truth]], yaml, suffix=".jpg")
     assert errors(proposal) == []
     finding = next(finding for finding in proposal.findings if finding.code == "blurred-masks")
     assert finding.message.startswith("1 masks went through JPEG: ")
@@ -439,7 +443,13 @@ def test_jpeg_masks_of_colours_are_repaired(tmp_path: Path) -> None:
     proposal = propose(
         tmp_path, [np.asarray([(0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255)], np.uint8)[truth]], suffix=".jpg"
     )
-    assert errors(proposal) == []
+    assert errors(proposal) == [
+        (
+            "classes-guessed",
+            "4 clean values were found in blurred masks; thin classes may have none",
+            "name the classes in dataset.yaml, or go on with --set data.accept=[classes-guessed]",
+        )
+    ]
     assert len(proposal.classes) == 4
     order = [sum(color) for color in proposal.classes.colors]
     assert order == sorted(order)
@@ -454,7 +464,7 @@ def test_jpeg_masks_of_class_indices_are_lost(tmp_path: Path) -> None:
     assert errors(proposal) == [
         (
             "blurred-beyond-repair",
-            "1 masks went through JPEG, and their class numbers lie too near to each other to be told apart again",
+            "1 masks went through JPEG, and their classes lie too near to each other to be told apart again",
             "export the masks again as PNG, without resizing",
         )
     ]
@@ -494,3 +504,26 @@ def test_photographs_are_no_masks(tmp_path: Path) -> None:
             "check that pictures and masks are not swapped; else name the classes and colours in dataset.yaml",
         )
     ]
+
+
+def test_class_indices_after_a_smooth_resize_are_lost(tmp_path: Path) -> None:
+    soft = Image.fromarray(big(11).astype(np.uint8)).resize((300, 220), Image.Resampling.BILINEAR)
+    assert errors(propose(tmp_path, [soft])) == [
+        (
+            "blurred-beyond-repair",
+            "1 masks have soft edges, as after a smooth resize or drawing, and their classes lie too near to each other"
+            " to be told apart again",
+            "export the masks again as PNG, without resizing",
+        )
+    ]
+    sharp = Image.fromarray(big(11).astype(np.uint8)).resize((300, 220), Image.Resampling.NEAREST)
+    assert errors(propose(tmp_path, [sharp])) == []
+
+
+@pytest.mark.parametrize("step", [2, 4, 10, 20])
+def test_jpeg_masks_of_near_values_are_never_merged_in_silence(tmp_path: Path, step: int) -> None:
+    proposal = propose(tmp_path, [(big(11) * step).astype(np.uint8)], suffix=".jpg")
+    (code,) = {code for code, _, _ in errors(proposal)}
+    assert code == ("classes-guessed" if step >= 10 else "blurred-beyond-repair")
+    if step >= 10:
+        assert len(proposal.classes) == 11

@@ -50,6 +50,7 @@ CODES: Mapping[str, tuple[Severity, str]] = MappingProxyType(
         "too-many-colors": ("error", "masks hold so many colours that they are no masks"),
         "blurred-masks": ("warning", "masks went through JPEG or a smooth resize, and can be repaired"),
         "blurred-beyond-repair": ("error", "masks went through JPEG or a smooth resize, and their classes are lost"),
+        "classes-guessed": ("error", "blurred masks of several classes that nobody named"),
         "float-mask": ("error", "masks hold numbers that are not whole"),
         "one-value": ("error", "all masks together hold a single value: there is nothing to learn"),
         # the data set as a whole

@@ -9,7 +9,7 @@ from dataclasses import replace
 from denseg.data.description import Description, parse_color
 from denseg.data.encoding import Color
 from denseg.data.findings import find
-from denseg.data.proposal_index import Reading, blur_finding
+from denseg.data.proposal_index import Reading, blur_finding, guess_finding
 from denseg.data.tally import Blur, Tally, find_blur, shown, unpack
 from denseg.types import distinct_colors
 
@@ -47,7 +47,9 @@ def propose_colors(tally: Tally, description: Description) -> Reading:
         finding = find("one-value", message, "check the export of the masks", files=files)
         return replace(Reading.nothing(description), color=True, findings=(finding,))
     if description.classes:
-        message = f"masks hold the colours {shown(colors, color=True)}, and dataset.yaml gives its classes no colours"
+        message = (
+            f"masks hold the colours {shown(colors, color=True)}, and {description.source} gives its classes no colours"
+        )
         finding = find("values-beyond-classes", message, "give each class its `color` in dataset.yaml", files=files)
         return replace(Reading.nothing(description), color=True, findings=(finding,))
     return _each_a_class(tally, colors, blur)
@@ -82,7 +84,7 @@ def _named(tally: Tally, description: Description, listed: dict[int, int]) -> Re
     unknown = [code for code in present if code not in listed]
     if unknown and (blur is None or not blur.readable):
         files = tally.holding(unknown)
-        message = f"masks hold {shown(unknown, color=True)}, which dataset.yaml does not name"
+        message = f"masks hold {shown(unknown, color=True)}, which {description.source} does not name"
         action = "give the class its `color`, or name the colour under `label_map`, as a class or as `ignore`"
         return replace(reading, findings=(find("values-beyond-classes", message, action, files=files),))
     message = f"masks hold colours: read as {count} classes, as dataset.yaml says"
@@ -118,6 +120,7 @@ def _each_a_class(tally: Tally, colors: Sequence[int], blur: Blur | None) -> Rea
     findings = [find("mask-encoding", message, action, count=len(tally.masks))]
     if blur is not None:
         findings.append(blur_finding(blur, tally))
+        findings.append(guess_finding(blur))
         reading = replace(reading, tolerance=blur.tolerance)
     return replace(reading, findings=tuple(findings))
 

@@ -12,11 +12,11 @@ from denseg.data.findings import Finding, find
 from denseg.data.tally import Blur, Tally, find_blur, shown
 from denseg.types import ClassTable, distinct_colors
 
-__all__ = ["Reading", "blur_finding", "propose_numbers"]
+__all__ = ["Reading", "blur_finding", "guess_finding", "propose_numbers"]
 
 BORDER = 255
 MAX_BORDER_SHARE = 0.2  # a border is thin; more of it is a class, or labels that would be lost
-MAX_CLASSES = 1024
+SHOWN = 32  # entries of the mapping that a line shows
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Reading:
         values: Stored value (or colour as one number) to class index; -1 is "no label".
         ignore: The label for "no label" that is wished for.
         color: Whether the stored values are colours.
-        other: Class of every value that is not listed.
+        other: Class of every value that is not listed; -1 is "no label", ``None`` an error.
         tolerance: Distance up to which values are taken for the nearest listed one.
         findings: What was found on the way.
     """
@@ -65,7 +65,7 @@ class Reading:
             ignore_index=ignore,
             values=() if self.color else stored,
             colors=tuple(((v >> 16, v >> 8 & 255, v & 255), label) for v, label in stored) if self.color else (),
-            other=self.other,
+            other=ignore if self.other == -1 else self.other,
             tolerance=self.tolerance,
         )
         return encoding, ClassTable(self.names, colors, ignore)
@@ -111,10 +111,22 @@ def blur_finding(blur: Blur, tally: Tally) -> Finding:
     if blur.readable:
         message = f"{len(blur.files)} masks {cause}: {part} lie between the clean values {clean}"
         return find("blurred-masks", message, "take each such pixel for the nearest clean value", files=blur.files)
-    message = (
-        f"{len(blur.files)} masks {cause}, and their class numbers lie too near to each other to be told apart again"
-    )
+    message = f"{len(blur.files)} masks {cause}, and their classes lie too near to each other to be told apart again"
     return find("blurred-beyond-repair", message, "export the masks again as PNG, without resizing", files=blur.files)
+
+
+def guess_finding(blur: Blur) -> Finding:
+    """Say that the number of classes is a guess.
+
+    Args:
+        blur: What was found.
+
+    Returns:
+        The finding.
+    """
+    message = f"{len(blur.clean)} clean values were found in blurred masks; thin classes may have none"
+    action = "name the classes in dataset.yaml, or go on with --set data.accept=[classes-guessed]"
+    return find("classes-guessed", message, action, files=blur.files)
 
 
 def _described(tally: Tally, values: list[int], description: Description) -> Reading:
@@ -142,7 +154,7 @@ def _described(tally: Tally, values: list[int], description: Description) -> Rea
     if count == 1 and len(rest) == 2:
         reading = replace(base, names=("background", *base.names), colors=((0, 0, 0), *base.colors))
         reading = replace(reading, values={rest[0]: 0, rest[1]: 1} | lost)
-        note = f"dataset.yaml names one class: {rest[0]} is taken for background, {rest[1]} for {names[0]!r}"
+        note = f"{description.source} names one class: {rest[0]} is taken for background, {rest[1]} for {names[0]!r}"
         return _told(tally, reading, values, note)
     if len(rest) == count and (count > 2 or rest[0] == 0):
         reading = replace(base, values={value: rank for rank, value in enumerate(rest)} | lost)
@@ -150,7 +162,7 @@ def _described(tally: Tally, values: list[int], description: Description) -> Rea
         return _told(tally, reading, values, f"the stored numbers in ascending order are the classes{not_ignore}")
     beyond = [value for value in rest if not 0 <= value < count]
     reading = replace(base, values={index: index for index in range(count)} | lost)
-    return replace(reading, findings=(_beyond(tally, beyond, names, rest),))
+    return replace(reading, findings=(_beyond(tally, beyond, description, rest),))
 
 
 def _inferred(tally: Tally, values: list[int], description: Description) -> Reading:
@@ -192,11 +204,14 @@ def _told(tally: Tally, reading: Reading, values: Sequence[int], note: str, *, b
         note += f"; {border} is a border without label"
     elif any(reading.values.get(value) == -1 for value in values):
         note += f"; {shown([v for v in values if reading.values.get(v) == -1])} means no label"
-    table = ", ".join(
+    parts = [
         f"{value} -> {reading.names[label] if label >= 0 else 'ignore'}"
         for value, label in sorted(reading.values.items())
         if value in set(values)
-    )
+    ]
+    table = ", ".join(parts if len(parts) <= SHOWN else [*parts[:SHOWN], f"and {len(parts) - SHOWN} more"])
+    if reading.other is not None:
+        table += f", every other value -> {reading.names[reading.other] if reading.other >= 0 else 'ignore'}"
     count = len(reading.names)
     message = f"masks hold {shown(list(values))}: read as {count} {'class' if count == 1 else 'classes'}; {note}"
     findings = [find("mask-encoding", message, f"read {table}", count=len(tally.masks))]
@@ -258,16 +273,26 @@ def _as_listed(tally: Tally, description: Description, listed: Mapping[int, int]
     values = dict(listed)
     if description.ignore_index is not None:
         values[description.ignore_index] = -1
-    reading = replace(base, values=values)
+    reading = replace(base, values=values, other=_other(description))
     present = tally.values.tolist()
     beyond = [value for value in present if value not in values]
+    if reading.other is not None:
+        return _told(tally, reading, present, f"as {description.source} says")
     if beyond and not any(facts.lossy for _, facts in tally.masks):
-        return replace(reading, findings=(_beyond(tally, beyond, list(base.names), present),))
+        return replace(reading, findings=(_beyond(tally, beyond, description, present),))
     blur = find_blur(tally, known=sorted(values))
-    reading = _told(tally, reading, present if blur is None else blur.clean, "as dataset.yaml says")
+    reading = _told(tally, reading, present if blur is None else blur.clean, f"as {description.source} says")
     if blur is None:
         return reading
     return replace(reading, tolerance=blur.tolerance, findings=(*reading.findings, blur_finding(blur, tally)))
+
+
+def _other(description: Description) -> int | None:
+    """Give the class of every value that is named nowhere: -1 for "no label", ``None`` where that is an error."""
+    if not description.other:
+        return None
+    index = description.label_of(description.other, "other")
+    return -1 if index is None else index
 
 
 def _from_blurred(tally: Tally, description: Description, blur: Blur) -> Reading:
@@ -278,16 +303,18 @@ def _from_blurred(tally: Tally, description: Description, blur: Blur) -> Reading
         )
     else:
         reading = Reading.nothing(description)
-    found = (*reading.findings, blur_finding(blur, tally))
-    return replace(reading, tolerance=blur.tolerance, findings=found)
+    found = [*reading.findings, blur_finding(blur, tally)]
+    if blur.readable and len(values) > 2 and not description.classes:
+        found.append(guess_finding(blur))
+    return replace(reading, tolerance=blur.tolerance, findings=tuple(found))
 
 
-def _beyond(tally: Tally, beyond: Sequence[int], names: Sequence[str], present: Sequence[int]) -> Finding:
-    count = len(names)
-    message = f"masks hold {shown(list(beyond))}, which is no class: dataset.yaml names {count}, 0 to {count - 1}"
+def _beyond(tally: Tally, beyond: Sequence[int], description: Description, present: Sequence[int]) -> Finding:
+    count, source = len(description.classes), description.source
+    message = f"masks hold {shown(list(beyond))}, which is no class: {source} names {count}, 0 to {count - 1}"
     action = "name each value under `label_map` in dataset.yaml, as a class or as `ignore`"
     if list(present) == list(range(count + 1)):
-        message = f"masks hold 0 to {count}, {count + 1} values, and dataset.yaml names {count} classes"
+        message = f"masks hold 0 to {count}, {count + 1} values, and {source} names {count} classes"
         action = "name the class that 0 is, or say `ignore_index: 0` if 0 means no label"
     return find("values-beyond-classes", message, action, files=tally.holding(beyond))
 
@@ -351,7 +378,7 @@ def _instances(tally: Tally, description: Description) -> Reading:
         return Reading(names, (None,) * len(names), {0: 0}, other=1, findings=(finding,))
     lost = {} if description.ignore_index is None else {description.ignore_index: -1}
     message = f"masks hold numbers of objects: 0 is read as {names[0]!r}, every other number as {names[1]!r}"
-    finding = find("mask-encoding", message, "as dataset.yaml says", count=len(tally.masks))
+    finding = find("mask-encoding", message, f"as {description.source} says", count=len(tally.masks))
     return Reading(names, ((0, 0, 0), None), {0: 0} | lost, other=1, findings=(finding,))
 
 

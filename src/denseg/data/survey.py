@@ -26,6 +26,7 @@ LOSSY = {"JPEG", "MPO", "JPEG2000", "AVIF", "WEBP"}
 THUMBNAIL = 16  # pixels in height and width; enough to know a picture again, too few to describe it
 SAMPLE = 64  # positions in height and width that intensity statistics are taken from
 FLAT_STEP = 4  # neighbours that differ by no more are equal but for noise
+MIN_CHANGES = 50  # fewer say nothing about ramps
 FEW_VALUES = 12  # up to so many values are no sign of blurred masks
 MAX_VALUES = 4096  # distinct values kept per mask; a lossy colour mask has tens of thousands
 _MIX = np.random.default_rng(0).random(1024)  # tells bands apart in one number
@@ -70,6 +71,8 @@ class MaskFacts:
         palette: ``(N, 3)`` colours of the indices, for ``palette``.
         lossy: Whether the file's format changes values, as JPEG does.
         transparent: Share of pixels that are not opaque.
+        ramps: Share of the changes between two values that pass through a third one between them: about 0 in a mask
+            as drawn, a fifth and more after a smooth resize; negative where not measured.
         boundary: Share of pixels with another value right or below; negative where not measured.
         objects: ``(value, connected areas, size of the area that the middle pixel lies in)``; empty where not measured.
     """
@@ -82,6 +85,7 @@ class MaskFacts:
     palette: NDArray[np.uint8] | None = None
     lossy: bool = False
     transparent: float = 0.0
+    ramps: float = -1.0
     boundary: float = -1.0
     objects: tuple[tuple[int, int, float], ...] = ()
 
@@ -184,7 +188,8 @@ def _mask_facts(look: Look) -> MaskFacts:
     codes = _codes(raw)
     values, counts = _tally(codes)
     lossy = decoded.header.format in LOSSY and len(values) > 1
-    flat = _flat_counts(raw, codes, values) if lossy or len(values) > FEW_VALUES else counts
+    many = len(values) > FEW_VALUES
+    flat = _flat_counts(raw, codes, values) if lossy or many else counts
     boundary = -1.0
     objects: tuple[tuple[int, int, float], ...] = ()
     if look.shapes and 1 < len(values) <= 256 and not lossy:
@@ -201,6 +206,7 @@ def _mask_facts(look: Look) -> MaskFacts:
         palette=raw.palette,
         lossy=lossy,
         transparent=raw.transparent,
+        ramps=_ramps(raw) if (many or look.shapes) and raw.kind in {"index", "color"} else -1.0,
         boundary=boundary,
         objects=objects,
     )
@@ -238,6 +244,23 @@ def _flat_counts(raw: RawMask, codes: NDArray[Any], values: NDArray[np.int64]) -
         flat &= (np.abs(inner - shifted) <= FLAT_STEP).all(axis=2)
     held = np.searchsorted(values, codes[1:-1, 1:-1][flat])
     return np.bincount(held, minlength=len(values)).astype(np.int64)
+
+
+def _ramps(raw: RawMask) -> float:
+    """Measure how often a change from one value to another passes through one between them."""
+    wide = raw.values.astype(np.int32)
+    wide = wide[:, :, None] if wide.ndim == 2 else wide  # (H, W, C)
+    changes = between = 0
+    for first, middle, last in (
+        (wide[:, :-2], wide[:, 1:-1], wide[:, 2:]),
+        (wide[:-2], wide[1:-1], wide[2:]),
+    ):
+        changed = (np.abs(first - last) >= 2).any(axis=2)
+        a, b, c = first[changed], middle[changed], last[changed]  # (n, C)
+        inside = ((np.minimum(a, c) <= b) & (b <= np.maximum(a, c))).all(axis=1)
+        changes += len(a)
+        between += int((inside & (a != b).any(axis=1) & (b != c).any(axis=1)).sum())
+    return between / changes if changes >= MIN_CHANGES else 0.0
 
 
 def _shapes(codes: NDArray[Any], values: NDArray[np.int64]) -> tuple[float, tuple[tuple[int, int, float], ...]]:

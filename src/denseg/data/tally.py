@@ -13,11 +13,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from denseg.data.survey import FEW_VALUES, MaskFacts
+from denseg.data.survey import MaskFacts
 
 __all__ = ["Blur", "Tally", "find_blur", "shown", "unpack"]
 
-MIN_DISTANCE = 24  # clean values nearer than this cannot be told apart once they are blurred
+RAMPS = 0.1  # measured: drawn masks up to 0.02, smoothly resized ones from 0.19
+DISTANCES = (24, 16, 10)  # clean values nearer than the last cannot be told apart once they are blurred
+NOISE, NOISE_COLOR = 2, 6  # JPEG changes flat areas by about so much
+MAX_FAR = 0.02  # of the flat areas may differ by more
 MIN_SHARE = 0.002  # of all pixels, for a clean value
 
 
@@ -101,7 +104,7 @@ class Blur:
 
 
 def find_blur(tally: Tally, known: Sequence[int] = ()) -> Blur | None:
-    """Find out whether masks are blurred.
+    """Find out whether masks are blurred: by a lossy format, or by changes that pass through values between.
 
     Args:
         tally: The masks.
@@ -110,22 +113,21 @@ def find_blur(tally: Tally, known: Sequence[int] = ()) -> Blur | None:
     Returns:
         What was found, or ``None`` where the values are clean.
     """
-    lossy = any(facts.lossy for _, facts in tally.masks)
+    files = tuple(path for path, facts in tally.masks if facts.lossy or _soft(facts))
+    if not files:
+        return None
     if known:
         clean = np.asarray(sorted(known), np.int64)
-    elif len(tally.values) <= FEW_VALUES and not lossy:
-        return None
+        apart = True
     else:
-        clean = _peaks(tally)
+        clean, apart = _clean_values(tally)
     rest = ~np.isin(tally.values, clean)
-    if not rest.any() or not (lossy or (len(clean) > 1 and _scattered(tally, rest))):
+    if not rest.any() and any(facts.lossy for _, facts in tally.masks):
         return None
     distance = _distance(tally, clean)
-    apart = min((int(d) for d in _gaps(clean, color=tally.color)), default=255)
-    top = int(tally.values.max(initial=0))
-    readable = apart >= MIN_DISTANCE and (tally.color or len(clean) > 1) and (tally.color or top >= 2 * MIN_DISTANCE)
-    files = tuple(tally.holding(tally.values[rest].tolist()))
+    gap = min(_gaps(clean, color=tally.color), default=0)
     share = float(tally.pixels[rest].sum()) / max(tally.total, 1)
+    readable = apart and gap >= DISTANCES[-1] and len(clean) > 1
     return Blur(tuple(clean.tolist()), int(distance.max(initial=0)), share, files, readable)
 
 
@@ -179,7 +181,24 @@ def _as_color(facts: MaskFacts) -> MaskFacts:
     return replace(facts, kind="color", values=values, counts=counts, flat=flat, palette=None)
 
 
-def _peaks(tally: Tally) -> NDArray[np.int64]:
+def _soft(facts: MaskFacts) -> bool:
+    """Whether areas run into each other over values between; masks without areas (noise, thin lines) tell nothing."""
+    return facts.ramps > RAMPS and int(facts.flat.sum()) > 0.3 * int(facts.counts.sum())
+
+
+def _clean_values(tally: Tally) -> tuple[NDArray[np.int64], bool]:
+    """Find the values that fill areas, and say whether all areas hold about one of them: else classes ran together."""
+    noise = NOISE_COLOR if tally.color else NOISE
+    clean = np.zeros(0, np.int64)
+    for least in DISTANCES:
+        clean = _peaks(tally, least)
+        far = int(tally.flat[_distance(tally, clean) > noise].sum())
+        if far <= MAX_FAR * int(tally.flat.sum()):
+            return clean, True
+    return clean, False
+
+
+def _peaks(tally: Tally, least: int) -> NDArray[np.int64]:
     """Pick the values that fill flat areas and that no more frequent value is near to."""
     peaks: list[int] = []
     order = np.argsort(-tally.flat, kind="stable")
@@ -187,16 +206,9 @@ def _peaks(tally: Tally) -> NDArray[np.int64]:
     for index in order[:2048]:
         if tally.flat[index] < MIN_SHARE * tally.total or len(peaks) == 64:
             break
-        if all(int(np.abs(channels[index] - channels[other]).max()) >= MIN_DISTANCE for other in peaks):
+        if all(int(np.abs(channels[index] - channels[other]).max()) >= least for other in peaks):
             peaks.append(int(index))
     return np.sort(tally.values[peaks])
-
-
-def _scattered(tally: Tally, rest: NDArray[np.bool_]) -> bool:
-    """Whether the values in ``rest`` are many and fill no area: edges, not classes."""
-    held, clean = int(tally.pixels[rest].sum()), int(tally.pixels[~rest].sum())
-    edges = int(tally.flat[rest].sum()) < 0.02 * held and int(tally.flat[~rest].sum()) > 0.5 * clean
-    return edges and int(rest.sum()) > FEW_VALUES and held < 0.5 * tally.total
 
 
 def _distance(tally: Tally, clean: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -14,6 +14,7 @@ from denseg.data.doctor import Examination, examine
 __all__ = ["check", "examination_json", "examination_lines"]
 
 SHOWN_FILES = 3
+SHOWN_CLASSES = 40
 
 
 def check(
@@ -86,7 +87,10 @@ def examination_lines(examination: Examination, *, width: int = 110) -> list[str
     lines = [f"{inventory.root}: {len(inventory.pairs)} pairs ({splits}), read as {inventory.layout}"]
     for finding in examination.findings:
         lines += textwrap.wrap(
-            f"{finding.severity}: {finding.message} [{finding.code}]", width, subsequent_indent="    "
+            f"{finding.severity}: {finding.message} [{finding.code}]",
+            width,
+            subsequent_indent="    ",
+            break_on_hyphens=False,
         )
         lines += [f"    {file}" for file in finding.files[:SHOWN_FILES]]
         if len(finding.files) > SHOWN_FILES:
@@ -97,8 +101,10 @@ def examination_lines(examination: Examination, *, width: int = 110) -> list[str
     total = examination.class_counts()
     pixels = max(int(total.sum()), 1)
     longest = max((len(name) for name in examination.classes.names), default=0)
-    for name, count in zip(examination.classes.names, total.tolist(), strict=True):
+    for name, count in list(zip(examination.classes.names, total.tolist(), strict=True))[:SHOWN_CLASSES]:
         lines.append(f"  {name:<{longest}}  {100 * count / pixels:6.2f} %")
+    if len(total) > SHOWN_CLASSES:
+        lines.append(f"  … and {len(total) - SHOWN_CLASSES} more classes")
     errors = sum(finding.severity == "error" for finding in examination.findings)
     lines.append(
         "ready to train" if examination.ok else f"{errors} error{'s' if errors > 1 else ''}: training would not start"
