@@ -527,3 +527,15 @@ def test_jpeg_masks_of_near_values_are_never_merged_in_silence(tmp_path: Path, s
     assert code == ("classes-guessed" if step >= 10 else "blurred-beyond-repair")
     if step >= 10:
         assert len(proposal.classes) == 11
+
+
+@pytest.mark.parametrize("contours", [(1,), (1, 2)])
+def test_contour_classes_are_no_blur(tmp_path: Path, contours: tuple[int, ...]) -> None:
+    """Background 0, thin contours between, inside the highest: as in nuclei data sets."""
+    top = max(contours) + 1
+    row, column = np.mgrid[:96, :96]
+    distance = 20 - np.hypot(row % 48 - 24, column % 48 - 24)
+    stored = np.clip(np.ceil(distance), 0, top).astype(np.uint8)
+    proposal = propose(tmp_path, [stored])
+    assert [finding.code for finding in proposal.findings] == ["mask-encoding"]
+    np.testing.assert_array_equal(decoded(tmp_path, proposal), stored)

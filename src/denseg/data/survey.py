@@ -26,6 +26,7 @@ LOSSY = {"JPEG", "MPO", "JPEG2000", "AVIF", "WEBP"}
 THUMBNAIL = 16  # pixels in height and width; enough to know a picture again, too few to describe it
 SAMPLE = 64  # positions in height and width that intensity statistics are taken from
 FLAT_STEP = 4  # neighbours that differ by no more are equal but for noise
+CONTOURS = 2  # thin classes that may lie along the edges of others
 MIN_CHANGES = 50  # fewer say nothing about ramps
 FEW_VALUES = 12  # up to so many values are no sign of blurred masks
 MAX_VALUES = 4096  # distinct values kept per mask; a lossy colour mask has tens of thousands
@@ -71,8 +72,8 @@ class MaskFacts:
         palette: ``(N, 3)`` colours of the indices, for ``palette``.
         lossy: Whether the file's format changes values, as JPEG does.
         transparent: Share of pixels that are not opaque.
-        ramps: Share of the changes between two values that pass through a third one between them: about 0 in a mask
-            as drawn, a fifth and more after a smooth resize; negative where not measured.
+        ramps: Share of the changes between two values that pass through others between them: about 0 in a mask as
+            drawn, a fifth and more after a smooth resize; negative where not measured.
         boundary: Share of pixels with another value right or below; negative where not measured.
         objects: ``(value, connected areas, size of the area that the middle pixel lies in)``; empty where not measured.
     """
@@ -206,7 +207,7 @@ def _mask_facts(look: Look) -> MaskFacts:
         palette=raw.palette,
         lossy=lossy,
         transparent=raw.transparent,
-        ramps=_ramps(raw) if (many or look.shapes) and raw.kind in {"index", "color"} else -1.0,
+        ramps=_ramps(raw, codes) if (many or look.shapes) and raw.kind in {"index", "color"} else -1.0,
         boundary=boundary,
         objects=objects,
     )
@@ -246,21 +247,25 @@ def _flat_counts(raw: RawMask, codes: NDArray[Any], values: NDArray[np.int64]) -
     return np.bincount(held, minlength=len(values)).astype(np.int64)
 
 
-def _ramps(raw: RawMask) -> float:
-    """Measure how often a change from one value to another passes through one between them."""
+def _ramps(raw: RawMask, codes: NDArray[Any]) -> float:
+    """Measure how often a change from one value to another passes through one between them.
+
+    The two values that are passed through most often do not count: a thin contour may be a class of its own.
+    """
     wide = raw.values.astype(np.int32)
     wide = wide[:, :, None] if wide.ndim == 2 else wide  # (H, W, C)
-    changes = between = 0
-    for first, middle, last in (
-        (wide[:, :-2], wide[:, 1:-1], wide[:, 2:]),
-        (wide[:-2], wide[1:-1], wide[2:]),
+    changes, passed = 0, []
+    for first, middle, last, code in (
+        (wide[:, :-2], wide[:, 1:-1], wide[:, 2:], codes[:, 1:-1]),
+        (wide[:-2], wide[1:-1], wide[2:], codes[1:-1]),
     ):
         changed = (np.abs(first - last) >= 2).any(axis=2)
         a, b, c = first[changed], middle[changed], last[changed]  # (n, C)
         inside = ((np.minimum(a, c) <= b) & (b <= np.maximum(a, c))).all(axis=1)
         changes += len(a)
-        between += int((inside & (a != b).any(axis=1) & (b != c).any(axis=1)).sum())
-    return between / changes if changes >= MIN_CHANGES else 0.0
+        passed.append(code[changed][inside & (a != b).any(axis=1) & (b != c).any(axis=1)])
+    counts = np.sort(np.unique(np.concatenate(passed), return_counts=True)[1])
+    return float(counts[:-CONTOURS].sum()) / changes if changes >= MIN_CHANGES else 0.0
 
 
 def _shapes(codes: NDArray[Any], values: NDArray[np.int64]) -> tuple[float, tuple[tuple[int, int, float], ...]]:
