@@ -16,7 +16,7 @@ from denseg.inference import Predictor
 from denseg.inference.canvas import run_on_canvas
 from denseg.inference.device import choose_device
 from denseg.inference.halo import Reach
-from denseg.inference.tiled import TileOptions
+from denseg.inference.strategy import TileOptions
 from denseg.models import create_model, save_checkpoint
 from denseg.types import ClassTable
 

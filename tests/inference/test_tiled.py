@@ -16,7 +16,8 @@ from denseg.errors import ShapeError, UsageError
 from denseg.inference.canvas import fit_size, run_on_canvas
 from denseg.inference.halo import Reach
 from denseg.inference.runtime import SeamReport, run_plan
-from denseg.inference.tiled import TiledModel, TileOptions, model_parts
+from denseg.inference.strategy import TileOptions
+from denseg.inference.tiled import TiledModel, model_parts
 from denseg.inference.views import Views
 from denseg.types import Geometry
 

@@ -23,7 +23,8 @@ from denseg.errors import CheckpointError, ImageError, ShapeError
 from denseg.inference.device import choose_device
 from denseg.inference.halo import Reach
 from denseg.inference.runtime import Read, SeamReport
-from denseg.inference.tiled import Block, Strategy, TiledModel, TileOptions, model_parts
+from denseg.inference.strategy import Block, Strategy, TileOptions
+from denseg.inference.tiled import TiledModel, model_parts
 from denseg.inference.views import Views
 from denseg.models.checkpoint import checkpoint_path, load_checkpoint
 from denseg.types import ClassTable

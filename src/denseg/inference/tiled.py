@@ -12,8 +12,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -25,69 +24,16 @@ from denseg.inference.canvas import fit_size
 from denseg.inference.halo import Reach, measure_reach
 from denseg.inference.memory import bytes_per_pixel
 from denseg.inference.runtime import Blend, Read, SeamReport, TilePlan, plan_tiles, run_plan
+from denseg.inference.strategy import Block, Mode, Strategy, TileOptions
 from denseg.inference.views import Views
 from denseg.types import Geometry
 
-__all__ = ["Block", "Mode", "Strategy", "TileOptions", "TiledModel"]
+__all__ = ["TiledModel", "model_parts"]
 
 Array = npt.NDArray[Any]
-Mode = Literal["auto", "whole", "halo", "overlap_tile", "blend"]
 Result = Literal["labels", "probabilities"]
 
 LARGEST_TILE = 2048
-
-
-@dataclass(frozen=True)
-class TileOptions:
-    """What a user may say about tiles.
-
-    Attributes:
-        mode: ``auto`` chooses from the model.
-        tile: Side of the windows in pixels; chosen from ``memory`` if ``None``, and the image is whole where it fits.
-        overlap: Pixels that two windows share; twice the model's halo if ``None``, a quarter of the tile for ``blend``.
-        memory: Bytes that one forward pass may take, weights aside.
-        window: Weights of ``blend``: ``gaussian`` or ``hann``.
-    """
-
-    mode: Mode = "auto"
-    tile: int | None = None
-    overlap: int | None = None
-    memory: int = 2 << 30
-    window: str = "gaussian"
-
-
-class Strategy(NamedTuple):
-    """How one image is computed.
-
-    Attributes:
-        mode: Never ``auto``.
-        plan: The windows.
-        exact: Whether the result equals that of the whole image (up to rounding, 1e-5).
-        reason: Why, in a few words for a person.
-    """
-
-    mode: Mode
-    plan: TilePlan
-    exact: bool
-    reason: str
-
-    def __str__(self) -> str:
-        """Say the strategy in one line."""
-        return f"{self.plan}; mode {self.mode}, {'exact' if self.exact else 'approximate'}: {self.reason}"
-
-
-class Block(NamedTuple):
-    """A finished part of the result.
-
-    Attributes:
-        top: First row in the image.
-        left: First column in the image.
-        values: Labels ``(h, w)`` or probabilities ``(K, h, w)``.
-    """
-
-    top: int
-    left: int
-    values: Array
 
 
 class TiledModel:
@@ -276,6 +222,11 @@ class TiledModel:
         compute = self._labels if result == "labels" else self._probabilities
         for tile, values in run_plan(dataclasses.replace(plan, tiles=plan.tiles[start:]), read, compute):
             yield Block(tile.core_top, tile.core_left, tile.crop(values))
+
+    def count_blocks(self, strategy: Strategy) -> int:
+        """Say how many parts :meth:`blocks` gives."""
+        plan = strategy.plan
+        return plan.rows * len(self._panels(plan)) if strategy.mode == "blend" else len(plan)
 
     def _panels(self, plan: TilePlan) -> list[range]:
         """Divide the columns of tiles so that the band of a panel's probabilities takes half of the memory at most."""

@@ -24,7 +24,7 @@ from denseg.types import ClassTable
 
 if TYPE_CHECKING:
     from denseg.inference.predictor import Predictor
-    from denseg.inference.tiled import TileOptions
+    from denseg.inference.strategy import TileOptions
 
 __all__ = ["EvaluateResult", "evaluate"]
 

@@ -26,7 +26,7 @@ from denseg.workflows.inputs import Picture, find_pictures
 
 if TYPE_CHECKING:
     from denseg.inference.predictor import Predictor
-    from denseg.inference.tiled import TileOptions
+    from denseg.inference.strategy import TileOptions
 
 __all__ = ["PredictResult", "Prediction", "predict"]
 
