@@ -34,6 +34,17 @@ def test_gradcheck(dilation):
     assert gradcheck(lambda x, weight: depthwise_atrous_conv2d(x, weight, dilation), (x, weight))
 
 
+@pytest.mark.parametrize("dilation", [2, 8, 18])
+def test_bias(dilation):
+    x = channels_last(2, 3, 20, 17)
+    weight = torch.randn(3, 1, 3, 3, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(3, dtype=torch.float64)
+    reference = F.conv2d(x, weight, bias, 1, dilation, dilation, 3)
+    torch.testing.assert_close(depthwise_atrous_conv2d(x, weight, dilation, bias), reference)
+    with torch.no_grad():
+        torch.testing.assert_close(depthwise_atrous_conv2d(x, weight, dilation, bias), reference)
+
+
 def test_memory_format_stays():
     x = channels_last(2, 4, 20, 20)
     weight = torch.randn(4, 1, 3, 3, dtype=torch.float64)

@@ -11,6 +11,7 @@ from denseg.layers.conv import ConvBlock, UpConvBlock, init_classifier, init_con
 from denseg.layers.criss_cross_attention import CrissCrossAttention
 from denseg.layers.dilated_context import DilatedContext
 from denseg.layers.expectation_maximization_attention import ExpectationMaximizationAttention
+from denseg.layers.fold import fold_batch_norms
 from denseg.layers.global_context import GlobalContext
 from denseg.layers.hybrid_distance_relation import HybridDistanceRelation
 from denseg.layers.location_aware_attention import LocationAwareAttention
@@ -40,6 +41,7 @@ __all__ = [
     "SeparableConv",
     "SpatialPyramidPooling",
     "UpConvBlock",
+    "fold_batch_norms",
     "init_classifier",
     "init_conv",
     "is_single_value",

@@ -106,7 +106,7 @@ class _UpConv2d(nn.Conv2d):
     """3x3 convolution of a grown map and a skip, in its fastest exact form."""
 
     def forward(self, x: Tensor, skip: Tensor | None, size: tuple[int, int]) -> Tensor:  # type: ignore[override]
-        return conv_on_upsampled(x, skip, self.weight, size)
+        return conv_on_upsampled(x, skip, self.weight, size, self.bias)
 
 
 def init_conv(conv: nn.Conv2d | nn.ConvTranspose2d) -> None:
@@ -139,8 +139,7 @@ class _DepthwiseAtrousConv2d(nn.Conv2d):
     """``torch.nn.Conv2d`` of one kernel per channel with holes, in its fastest exact form."""
 
     def forward(self, input: Tensor) -> Tensor:
-        out = depthwise_atrous_conv2d(input, self.weight, self.dilation[0])
-        return out if self.bias is None else out + self.bias[:, None, None].to(out.dtype)
+        return depthwise_atrous_conv2d(input, self.weight, self.dilation[0], self.bias)
 
 
 def speed_up_depthwise(network: nn.Module) -> None:

@@ -27,7 +27,7 @@ _DIRECT_UP_TO = 6  # dilation that torch's forward kernel still takes fast; meas
 _TAPS_UP_TO = 2  # positions of a phase per side: on smaller maps the phases' own kernels are slow
 
 
-def depthwise_atrous_conv2d(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+def depthwise_atrous_conv2d(x: Tensor, weight: Tensor, dilation: int, bias: Tensor | None = None) -> Tensor:
     """Convolve each channel with its own kernel with holes; stride 1, zero padding that keeps the size.
 
     Equal to ``torch.nn.functional.conv2d`` with ``groups = C``, which it calls wherever that is fast: on other
@@ -37,17 +37,21 @@ def depthwise_atrous_conv2d(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
         x: ``(B, C, h, w)``, floating point.
         weight: ``(C, 1, k, k)`` with odd k.
         dilation: Distance between the kernel's taps, d.
+        bias: ``(C,)``, or ``None``.
 
     Returns:
         ``(B, C, h, w)``.
     """
     if _is_direct(x, dilation):
-        return _direct(x, weight, dilation)
+        return _direct(x, weight, dilation, bias)
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
         x, weight = x.to(dtype), weight.to(dtype)
+    bias = bias if bias is None else bias.to(x.dtype)
+    if not (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)):
+        return _convolve(x, weight, dilation, bias)
     out: Tensor = _DepthwiseAtrous.apply(x, weight, dilation)
-    return out
+    return out if bias is None else out + bias[:, None, None]
 
 
 def _is_direct(x: Tensor, dilation: int) -> bool:
@@ -56,9 +60,15 @@ def _is_direct(x: Tensor, dilation: int) -> bool:
     return not x.is_contiguous(memory_format=torch.channels_last) or x.is_contiguous()
 
 
-def _direct(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+def _direct(x: Tensor, weight: Tensor, dilation: int, bias: Tensor | None = None) -> Tensor:
     padding = dilation * (weight.shape[-1] // 2)
-    return F.conv2d(x, weight, None, 1, padding, dilation, weight.shape[0])
+    return F.conv2d(x, weight, bias, 1, padding, dilation, weight.shape[0])
+
+
+def _convolve(x: Tensor, weight: Tensor, dilation: int, bias: Tensor | None) -> Tensor:
+    if dilation <= _DIRECT_UP_TO:
+        return _direct(x, weight, dilation, bias)
+    return _join_phases(_direct(_split_phases(x, dilation), weight, 1, bias), dilation, x)
 
 
 class _DepthwiseAtrous(torch.autograd.Function):
@@ -68,9 +78,7 @@ class _DepthwiseAtrous(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, dilation: int) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.dilation = dilation
-        if dilation <= _DIRECT_UP_TO:
-            return _direct(x, weight, dilation)
-        return _join_phases(_direct(_split_phases(x, dilation), weight, 1), dilation, x)
+        return _convolve(x, weight, dilation, None)
 
     @staticmethod
     @once_differentiable

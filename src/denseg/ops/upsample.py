@@ -19,7 +19,9 @@ __all__ = ["conv_on_upsampled"]
 _TRANSPOSED_FROM = 1024  # positions before growth; on smaller maps torch's transposed convolution is slower, measured
 
 
-def conv_on_upsampled(x: Tensor, skip: Tensor | None, weight: Tensor, size: tuple[int, int]) -> Tensor:
+def conv_on_upsampled(
+    x: Tensor, skip: Tensor | None, weight: Tensor, size: tuple[int, int], bias: Tensor | None = None
+) -> Tensor:
     """Grow a map to a size by nearest neighbours, concatenate the skip, convolve 3x3 with zero padding.
 
     Args:
@@ -27,12 +29,15 @@ def conv_on_upsampled(x: Tensor, skip: Tensor | None, weight: Tensor, size: tupl
         skip: ``(B, S, height, width)``, or ``None``.
         weight: ``(O, C + S, 3, 3)``; the first C channels act on ``x``.
         size: ``(height, width)`` of the output; those of ``skip``.
+        bias: ``(O,)``, or ``None``.
 
     Returns:
         ``(B, O, height, width)``.
     """
     if _is_transposed_faster(x, size):
-        grown = F.conv_transpose2d(x, _grown_kernel(weight[:, : x.shape[1]]), stride=2, padding=1)  # (B, O, 2h, 2w)
+        grown = F.conv_transpose2d(
+            x, _grown_kernel(weight[:, : x.shape[1]]), bias, stride=2, padding=1
+        )  # (B, O, 2h, 2w)
         if skip is None:
             return grown
         kernel = weight[:, x.shape[1] :].contiguous(memory_format=torch.channels_last)
@@ -40,7 +45,7 @@ def conv_on_upsampled(x: Tensor, skip: Tensor | None, weight: Tensor, size: tupl
     x = F.interpolate(x, size=size, mode="nearest")  # (B, C, height, width)
     if skip is not None:
         x = torch.cat([x, skip], dim=1)  # (B, C + S, height, width)
-    return F.conv2d(x, weight, padding=1)
+    return F.conv2d(x, weight, bias, padding=1)
 
 
 def _is_transposed_faster(x: Tensor, size: tuple[int, int]) -> bool:
