@@ -163,8 +163,8 @@ def _build(
     train = stage.train
     count = sum(parameter.numel() for parameter in stage.model.parameters())
     progress.message(
-        f"{stage.plan.name}: {config.model.name}, {count:,} parameters{frozen}; {stage.plan.epochs} epochs of "
-        f"{stage.plan.epoch_steps} steps, batch {train.batch_size * train.accumulate * fabric.world_size}, crop "
+        f"{stage.plan.name}: {config.model.name}, {count:,} parameters{frozen}; {stage.plan.steps} steps in "
+        f"{stage.plan.epochs} epochs, batch {train.batch_size * train.accumulate * fabric.world_size}, crop "
         f"{crop}; {train.optimizer}, learning rate {train.learning_rate:g}, {train.schedule}; {fabric.device}, "
         f"precision {train.precision}"
     )

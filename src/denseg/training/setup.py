@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -154,14 +155,20 @@ def create_fabric(device: str, precision: str) -> Fabric:
     if number:
         devices = [int(number)]
     names = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
-    fabric = Fabric(
-        accelerator=kind,
-        devices=devices,
-        num_nodes=max(1, world // (devices if isinstance(devices, int) else 1)),
-        strategy="ddp" if world > 1 else "auto",
-        precision=names[precision],  # type: ignore[arg-type]
-    )
-    fabric.launch()
+    log = logging.getLogger("lightning_fabric")
+    level = log.level
+    log.setLevel(logging.WARNING)  # what it says besides is said in our own words
+    try:
+        fabric = Fabric(
+            accelerator=kind,
+            devices=devices,
+            num_nodes=max(1, world // (devices if isinstance(devices, int) else 1)),
+            strategy="ddp" if world > 1 else "auto",
+            precision=names[precision],  # type: ignore[arg-type]
+        )
+        fabric.launch()
+    finally:
+        log.setLevel(level)
     return fabric
 
 
