@@ -176,3 +176,112 @@ def test_ranks_share_the_pictures(checkpoint, images, tmp_path, monkeypatch):
         monkeypatch.setenv("RANK", rank)
         assert run(checkpoint, images, "--out", out) == 0
         assert len(list(out.glob("*.png"))) == 2 * (int(rank) + 1)
+
+
+def noise(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def test_large_and_geo_referenced_tiffs_become_tiffs(checkpoint, tmp_path, monkeypatch, capsys):
+    import tifffile
+
+    from denseg.workflows import labelling
+
+    monkeypatch.setattr(labelling, "LARGE", 90_000)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    keys = (1, 1, 0, 1, 1024, 0, 1, 2)
+    tifffile.imwrite(folder / "geo.tif", noise(50, 60), photometric="rgb", extratags=[(34735, "H", 8, keys, True)])
+    tifffile.imwrite(folder / "large.tif", noise(310, 300), photometric="rgb", tile=(64, 64), compression="zlib")
+    tifffile.imwrite(folder / "small.tif", noise(40, 50), photometric="rgb")
+    Image.fromarray(noise(320, 300)).save(folder / "wide.png")  # only TIFF can be read in windows
+    out = tmp_path / "out"
+    assert run(checkpoint, folder, "--out", out, "--tile", 256, "--json", tmp_path / "r.json") == 0
+    names = sorted(path.name for path in out.iterdir())
+    assert names == ["geo.tif", "large.tif", "overlay", "predictions.json", "small.png", "wide.png"]
+    assert sorted(path.name for path in (out / "overlay").iterdir()) == [
+        "geo.tif",
+        "large.tif",
+        "small.png",
+        "wide.png",
+    ]
+    predictor = Predictor.load(checkpoint, device="cpu")
+    for name in ("geo", "large"):
+        assert (tifffile.imread(out / f"{name}.tif") == predictor.predict(folder / f"{name}.tif")).all()
+    with tifffile.TiffFile(out / "geo.tif") as file:
+        assert file.pages[0].tags[34735].value == keys
+    results = json.loads((tmp_path / "r.json").read_text())["predictions"]
+    assert [entry["size"] for entry in results] == [[50, 60], [310, 300], [40, 50], [320, 300]]
+    capsys.readouterr()
+    assert run(checkpoint, folder, "--out", out, "--tile", 256) == 0
+    line = f"0 labelled into {out}, 4 were there already (--overwrite labels them again)"
+    assert capsys.readouterr().out == line + "\n"
+
+
+def test_approximate_tiles_are_said(tmp_path, monkeypatch, capsys):
+    import tifffile
+
+    from denseg.workflows import labelling
+
+    path = tmp_path / "fcn.safetensors"
+    torch.manual_seed(0)
+    model = create_model("deeplab_v3_plus", num_classes=3, backbone="test_resnet", output_stride=32)
+    save_checkpoint(model.eval(), path, classes=CLASSES, normalization=Normalization.imagenet().to_json())
+    Image.fromarray(noise(150, 140)).save(tmp_path / "a.png")
+    tifffile.imwrite(tmp_path / "b.tif", noise(150, 140), photometric="rgb")
+    monkeypatch.setattr(labelling, "LARGE", 1000)
+    assert run(path, tmp_path / "a.png", tmp_path / "b.tif", "--out", tmp_path / "out", "--tile", 128) == 0
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note")]
+    assert notes[0] == (
+        "note      tiles are an approximation for large pictures: the model sees the whole image at once"
+    )
+    said = "note      b.tif: tiles are an approximation here (the model sees the whole image at once); where they "
+    assert notes[1].startswith(said)
+
+
+def test_pages_of_a_stack_are_labelled_apart(checkpoint, tmp_path):
+    import tifffile
+
+    stack = np.stack([noise(40, 50, seed=page)[:, :, 0] for page in range(12)])
+    tifffile.imwrite(tmp_path / "stack.tif", stack, photometric="minisblack")
+    out = tmp_path / "out"
+    assert run(checkpoint, tmp_path / "stack.tif", "--out", out) == 0
+    assert [path.name for path in sorted(out.glob("*.png"))] == [f"stack-{page:02d}.png" for page in range(12)]
+    predictor = Predictor.load(checkpoint, device="cpu")
+    for page in (0, 11):
+        assert (read(out / f"stack-{page:02d}.png") == predictor.predict(stack[page])).all()
+
+
+def test_levels_of_a_pyramid_are_no_pages(checkpoint, tmp_path):
+    import tifffile
+
+    with tifffile.TiffWriter(tmp_path / "pyramid.tif") as file:
+        file.write(noise(64, 64), photometric="rgb", subifds=1)
+        file.write(noise(32, 32), photometric="rgb", subfiletype=1)
+    assert run(checkpoint, tmp_path / "pyramid.tif", "--out", tmp_path / "out") == 0
+    assert read(tmp_path / "out" / "pyramid.png").shape == (64, 64)
+
+
+def test_bands_stored_as_pages_are_refused(checkpoint, tmp_path, capsys):
+    import tifffile
+
+    path = tmp_path / "channels.tif"
+    tifffile.imwrite(
+        path, np.zeros((3, 40, 50), np.uint8), ome=True, metadata={"axes": "CYX"}, photometric="minisblack"
+    )
+    assert run(checkpoint, path, "--out", tmp_path / "out") == 1
+    assert capsys.readouterr().err == (
+        f"error: {path}: its bands are stored as pages (axes CYX), which is not read; "
+        "save them as the bands of one page\n"
+    )
+
+
+def test_probabilities(checkpoint, images, tmp_path):
+    import tifffile
+
+    out = tmp_path / "out"
+    assert run(checkpoint, images / "a.png", "--out", out, "--probabilities") == 0
+    probabilities = tifffile.imread(out / "probabilities" / "a.tif")
+    assert probabilities.shape == (3, 40, 56)
+    assert (probabilities == Predictor.load(checkpoint, device="cpu").probabilities(images / "a.png")).all()
+    assert (read(out / "a.png") == probabilities.argmax(axis=0)).all()

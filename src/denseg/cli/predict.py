@@ -35,6 +35,9 @@ def predict(  # noqa: PLR0913 - one parameter per option
     overlap: OverlapOption = None,
     scales: ScalesOption = "1",
     flip: FlipOption = False,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Write DIR/probabilities/STEM.tif, one band per class, too.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Label again what DIR already holds.")] = False,
     device: DeviceOption = "auto",
     json_path: JsonOption = None,
@@ -52,6 +55,7 @@ def predict(  # noqa: PLR0913 - one parameter per option
             overlap=overlap,
             scales=factors,
             flip=flip,
+            probabilities=probabilities,
             overwrite=overwrite,
             device=device,
             progress=progress,

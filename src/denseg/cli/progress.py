@@ -10,7 +10,7 @@ __all__ = ["progress_bar"]
 
 
 @contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(what: str) -> Iterator[Callable[[float, int], None]]:
     """Show how far a piece of work is while the block runs; the bar is gone afterwards.
 
     Args:

@@ -25,7 +25,7 @@ from denseg.data.stored import Header
 from denseg.data.tiff import check_segments, find_page, needs_pillow, tiff_header, to_decoded
 from denseg.errors import ImageError
 
-__all__ = ["GEO_TAGS", "TiffWindows", "is_tiff"]
+__all__ = ["GEO_TAGS", "TiffWindows", "count_pages", "is_tiff"]
 
 Pixels = NDArray[Any]
 
@@ -231,3 +231,31 @@ def is_tiff(path: Path) -> bool:
     except OSError:
         return False
     return start in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def count_pages(path: Path) -> int:
+    """Count the pictures of a TIFF: slices or frames of one size; the smaller levels of a pyramid are none.
+
+    Args:
+        path: The file.
+
+    Returns:
+        How many; 1 for whatever is no TIFF.
+
+    Raises:
+        ImageError: The file is damaged, or its bands are stored as pages.
+    """
+    if not is_tiff(path):
+        return 1
+    with fault_boundary(path), tifffile.TiffFile(path) as file:
+        if len(file.pages) < 2 or not file.series:
+            return 1
+        series = file.series[0]
+        pages = int(np.prod(series.shape[: series.ndim - len(series.keyframe.shape)], dtype=np.int64))
+        if pages > 1 and "C" in series.axes[: series.ndim - len(series.keyframe.shape)]:
+            raise ImageError(
+                f"{path}: its bands are stored as pages (axes {series.axes}), which is not read; save them as the "
+                "bands of one page",
+                path=path,
+            )
+        return pages

@@ -162,17 +162,20 @@ class Predictor:
         strategy = strategy or self.strategy(*pixels.shape[:2])
         return self.tiled.collect(self._reader(pixels), strategy, "labels")
 
-    def probabilities(self, image: Path | str | Array, *, strategy: Strategy | None = None) -> npt.NDArray[np.float32]:
+    def probabilities(
+        self, image: Path | str | Array, *, strategy: Strategy | None = None, name: Path | str | None = None
+    ) -> npt.NDArray[np.float32]:
         """Give the probability of every class at every pixel.
 
         Args:
             image: As for :meth:`predict`.
             strategy: How it is tiled; decided from the image if ``None``.
+            name: The file that the pixels come from, for messages.
 
         Returns:
             ``(K, H, W)`` float32, the sum over K is 1.
         """
-        pixels = self._pixels(image, None)
+        pixels = self._pixels(image, name)
         strategy = strategy or self.strategy(*pixels.shape[:2])
         return self.tiled.collect(self._reader(pixels), strategy, "probabilities")
 

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import tifffile
 from PIL import Image
 
-from denseg.files import make_folder, write_atomic
+from denseg.files import atomic_path, make_folder, write_atomic
 from denseg.types import ClassTable
 
-__all__ = ["overlay_pixels", "to_display", "write_labels", "write_overlay"]
+__all__ = ["overlay_pixels", "to_display", "write_labels", "write_overlay", "write_probabilities"]
 
 Array = npt.NDArray[Any]
 
@@ -55,6 +56,27 @@ def write_overlay(path: Path, image: Array, labels: Array, classes: ClassTable) 
     picture = Image.fromarray(overlay_pixels(to_display(image), labels, classes.colors))
     # A picture is noise to PNG: more effort takes ten times as long and saves a few per cent.
     write_atomic(path, lambda file: picture.save(file, format="PNG", compress_level=1))
+
+
+def write_probabilities(path: Path, probabilities: npt.NDArray[np.float32]) -> None:
+    """Write probabilities as a TIFF of one band per class, 32-bit floats.
+
+    Args:
+        path: Where; its folder is made.
+        probabilities: ``(K, H, W)``.
+    """
+    make_folder(path.parent)
+    with atomic_path(path) as temporary:
+        tifffile.imwrite(
+            temporary,
+            probabilities,
+            photometric="minisblack",
+            planarconfig="separate" if len(probabilities) > 1 else None,
+            compression="zlib",
+            predictor=3,
+            metadata=None,
+            software="denseg",
+        )
 
 
 def overlay_pixels(

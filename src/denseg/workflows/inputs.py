@@ -23,10 +23,12 @@ class Picture:
     Attributes:
         path: The file.
         name: What its results are called, without suffix; unique among the pictures.
+        page: Which page of a TIFF.
     """
 
     path: Path
     name: str
+    page: int = 0
 
 
 def find_pictures(inputs: Sequence[str | Path], *, leave_out: Path | None = None) -> tuple[Picture, ...]:

@@ -1,73 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Predict: files, folders and globs become index pictures and overlays; resumable, one bad file stops nothing.
-
-Reading and writing overlap with computing. Every file is written whole or not at all, the labels last: where they are,
-the picture is done.
-"""
+"""Predict: files, folders and globs become index pictures and overlays; resumable, one bad file stops nothing."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from denseg.errors import DensegError, InterruptedRunError, OutputError
+from denseg.errors import InterruptedRunError, OutputError
 from denseg.files import make_folder, sha256_of, write_json
 from denseg.training.interrupt import catch_signals
-from denseg.workflows.inputs import Picture, find_pictures
+from denseg.workflows.inputs import find_pictures
 
 if TYPE_CHECKING:
     from denseg.inference.predictor import Predictor
     from denseg.inference.strategy import TileOptions
+    from denseg.workflows.labelling import Prediction
 
-__all__ = ["PredictResult", "Prediction", "predict"]
+__all__ = ["PredictResult", "predict"]
 
 RECORD = "predictions.json"
-AHEAD = 2
-"""Pictures read ahead and pictures waiting to be written, each: what bounds the memory."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One labelled picture.
-
-    Attributes:
-        image: The file.
-        labels: Where its labels are.
-        overlay: Where its overlay is.
-        size: Height and width.
-        strategy: How it was computed, for a person.
-        exact: Whether the labels are those of the whole image.
-        pixels: Pixels per class.
-    """
-
-    image: Path
-    labels: Path
-    overlay: Path
-    size: tuple[int, int]
-    strategy: str
-    exact: bool
-    pixels: tuple[int, ...]
-
-    def to_json(self, class_names: Sequence[str]) -> dict[str, Any]:
-        """Give it as JSON values."""
-        return {
-            "image": str(self.image),
-            "labels": str(self.labels),
-            "overlay": str(self.overlay),
-            "size": list(self.size),
-            "exact": self.exact,
-            "strategy": self.strategy,
-            "pixels": dict(zip(class_names, self.pixels, strict=True)),
-        }
 
 
 @dataclass
@@ -139,9 +96,10 @@ def predict(  # noqa: PLR0913 - the options of the command
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     options: TileOptions | None = None,
+    probabilities: bool = False,
     overwrite: bool = False,
     device: str = "auto",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[float, int], None] | None = None,
 ) -> PredictResult:
     """Label pictures of any size into a folder.
 
@@ -150,15 +108,17 @@ def predict(  # noqa: PLR0913 - the options of the command
     Args:
         run: A run folder (its best checkpoint) or a checkpoint.
         inputs: Files, folders and patterns.
-        out: The folder; ``NAME.png`` and ``overlay/NAME.png`` for each picture.
+        out: The folder; ``NAME.png`` and ``overlay/NAME.png`` for each picture, ``.tif`` for large ones and those that
+            say where on Earth they lie, ``NAME-PAGE`` for pages of a TIFF stack.
         tile: Side of the windows in pixels; chosen from the memory if ``None``.
         overlap: Pixels that two windows share; chosen from the model if ``None``.
         scales: Sizes at which each picture is seen; several are averaged.
         flip: See it mirrored left to right, too.
         options: All options of tiles.
+        probabilities: Write ``probabilities/NAME.tif``, one band per class, too.
         overwrite: Label again what the folder holds already.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        progress: Called with pictures done and pictures in all.
+        progress: Called with pictures done, parts of a large one included, and pictures in all.
 
     Returns:
         What became of every picture.
@@ -167,112 +127,43 @@ def predict(  # noqa: PLR0913 - the options of the command
         InterruptedRunError: Ctrl-C or SIGTERM; what was written is whole, and the same command goes on.
     """
     out = Path(out)
-    pictures = find_pictures(inputs, leave_out=out)
+    files = find_pictures(inputs, leave_out=out)
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    mine = pictures[rank::world]
     from denseg.inference.predictor import Predictor
+    from denseg.workflows.labelling import Labelling, expand_pages, is_done
 
     with catch_signals():
+        pictures, failed = expand_pages(files[rank::world])
         predictor = Predictor.load(
             run, device=device, tile=tile, overlap=overlap, options=options, scales=scales, flip=flip
         )
-        checkpoint = predictor.path or Path(run)
-        result = PredictResult(out, checkpoint, predictor.classes.names)
-        _claim(out, predictor, {"scales": list(scales), "flip": flip}, overwrite=overwrite)
-        todo = [picture for picture in mine if overwrite or not _labels_path(out, picture).is_file()]
-        result.skipped = [picture.path for picture in mine if picture not in set(todo)]
+        views = {"scales": list(scales), "flip": flip}
+        digest = _claim(out, predictor, views, overwrite=overwrite)
+        todo = [picture for picture in pictures if overwrite or not is_done(out, picture)]
+        skipped = [picture.path for picture in pictures if not overwrite and is_done(out, picture)]
+        work = Labelling(
+            predictor, out, identity=f"{digest} {json.dumps(views)}", probabilities=probabilities, progress=progress
+        )
         try:
-            _Line(predictor, result, progress).run(todo)
+            work.run(todo)
         except KeyboardInterrupt as error:
-            done = len(result.skipped) + len(result.predictions)
+            done = len(skipped) + len(work.predictions)
             raise InterruptedRunError(
-                f"stopped after {done} of {len(mine)} pictures; the same command goes on from there"
+                f"stopped after {done} of {len(pictures)} pictures; the same command goes on from there"
             ) from error
-    return result
+    checkpoint = predictor.path or Path(run)
+    names = predictor.classes.names
+    return PredictResult(out, checkpoint, names, work.predictions, skipped, failed + work.failed, work.notes)
 
 
-class _Line:
-    """Read, compute, write: three pictures at a time, one in each."""
-
-    def __init__(
-        self, predictor: Predictor, result: PredictResult, progress: Callable[[int, int], None] | None
-    ) -> None:
-        self.predictor = predictor
-        self.result = result
-        self.progress = progress or (lambda done, total: None)
-
-    def run(self, pictures: Sequence[Picture]) -> None:
-        writing: deque[Future[Prediction]] = deque()
-        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-            try:
-                for number, (picture, read) in enumerate(_ahead(reader, self._read, pictures)):
-                    self.progress(number, len(pictures))
-                    try:
-                        image = read.result()
-                        strategy = self.predictor.strategy(*image.shape[:2])
-                        labels = self.predictor.predict(image, strategy=strategy, name=picture.path)
-                    except (DensegError, MemoryError, RuntimeError) as error:
-                        self.result.failed.append((picture.path, _reason(error)))
-                        continue
-                    if not strategy.exact:
-                        self._note(f"tiles are an approximation for large pictures: {strategy.reason}")
-                    writing.append(writer.submit(self._write, picture, image, labels, (str(strategy), strategy.exact)))
-                    while len(writing) > AHEAD:
-                        self.result.predictions.append(writing.popleft().result())
-                while writing:
-                    self.result.predictions.append(writing.popleft().result())
-            except BaseException:
-                reader.shutdown(wait=False, cancel_futures=True)
-                writer.shutdown(wait=True, cancel_futures=True)
-                self.result.predictions += [job.result() for job in writing if _succeeded(job)]
-                raise
-        self.progress(len(pictures), len(pictures))
-
-    def _read(self, picture: Picture) -> npt.NDArray[Any]:
-        from denseg.data.images import read_image
-
-        return read_image(picture.path, max_pixels=self.predictor.max_pixels)
-
-    def _write(
-        self, picture: Picture, image: npt.NDArray[Any], labels: npt.NDArray[Any], strategy: tuple[str, bool]
-    ) -> Prediction:
-        from denseg.inference.writer import write_labels, write_overlay
-
-        classes = self.predictor.classes
-        target = _labels_path(self.result.out, picture)
-        overlay = self.result.out / "overlay" / f"{picture.name}.png"
-        write_overlay(overlay, image, labels, classes)
-        write_labels(target, labels, classes)
-        pixels = np.bincount(labels.ravel(), minlength=len(classes))
-        size = (labels.shape[0], labels.shape[1])
-        return Prediction(picture.path, target, overlay, size, *strategy, tuple(pixels.tolist()))
-
-    def _note(self, text: str) -> None:
-        if text not in self.result.notes:
-            self.result.notes.append(text)
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, work: Callable[[Picture], npt.NDArray[Any]], pictures: Sequence[Picture]
-) -> Iterator[tuple[Picture, Future[npt.NDArray[Any]]]]:
-    """Start reading a few pictures before they are needed."""
-    waiting: deque[tuple[Picture, Future[npt.NDArray[Any]]]] = deque()
-    for picture in pictures:
-        waiting.append((picture, pool.submit(work, picture)))
-        if len(waiting) > AHEAD:
-            yield waiting.popleft()
-    while waiting:
-        yield waiting.popleft()
-
-
-def _claim(out: Path, predictor: Predictor, options: Mapping[str, Any], *, overwrite: bool) -> None:
-    """Mark the folder with the model that labels into it; refuse to mix the results of two."""
+def _claim(out: Path, predictor: Predictor, options: Mapping[str, Any], *, overwrite: bool) -> str:
+    """Mark the folder with the model that labels into it; refuse to mix the results of two. Give the model's digest."""
     make_folder(out)
     path = predictor.path
     mark = {
         "format": 1,
         "checkpoint": None if path is None else str(path.resolve()),
-        "sha256": None if path is None else sha256_of(path),
+        "sha256": "" if path is None else sha256_of(path),
         "classes": predictor.classes.to_json(),
         **options,
     }
@@ -290,25 +181,7 @@ def _claim(out: Path, predictor: Predictor, options: Mapping[str, Any], *, overw
                 path=out,
             )
         if before is not None:
-            return
+            return str(mark["sha256"])
     if int(os.environ.get("RANK", "0")) == 0:
         write_json(record, mark)
-
-
-def _labels_path(out: Path, picture: Picture) -> Path:
-    return out / f"{picture.name}.png"
-
-
-def _reason(error: Exception) -> str:
-    """Say why one picture failed; what is no fault of the picture is raised again."""
-    if isinstance(error, OutputError):
-        raise error
-    if isinstance(error, DensegError):
-        return " ".join(str(error).splitlines())
-    if isinstance(error, MemoryError) or "alloc" in str(error) or "out of memory" in str(error):
-        return "not enough memory for this picture; give a smaller --tile"
-    raise error
-
-
-def _succeeded(job: Future[Prediction]) -> bool:
-    return job.done() and not job.cancelled() and job.exception() is None
+    return str(mark["sha256"])
