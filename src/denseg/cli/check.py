@@ -20,16 +20,23 @@ HtmlOption = Annotated[
 ]
 
 
+FixOption = Annotated[
+    Path | None,
+    typer.Option("--fix", metavar="OUT", help="Write a clean copy to this new folder.", show_default=False),
+]
+
+
 def check(
     data: DataArgument,
     settings: SettingsOption = None,
     json_path: JsonOption = None,
     html_path: HtmlOption = None,
+    fix_path: FixOption = None,
 ) -> None:
     """Read every image and mask; say what is wrong and what will be done about it (exit 1 on what spoils training)."""
     from denseg.config import load_config
     from denseg.workflows.check import check as run
-    from denseg.workflows.check import examination_json, examination_lines
+    from denseg.workflows.check import copy_json, copy_lines, examination_json, examination_lines, fix
 
     config = load_config(None, settings or ())
     with progress_bar("reading") as progress:
@@ -38,6 +45,12 @@ def check(
         from denseg.report import write_check_page
 
         write_check_page(examination, html_path)
-    emit(examination_lines(examination), examination_json(examination), json_path)
-    if not examination.ok:
+    lines, result = examination_lines(examination), examination_json(examination)
+    if fix_path is not None:
+        with progress_bar("writing") as progress:
+            copy = fix(examination, fix_path, progress=progress)
+        lines += copy_lines(copy)
+        result["fix"] = copy_json(copy)
+    emit(lines, result, json_path)
+    if not examination.ok and fix_path is None:
         raise typer.Exit(1)

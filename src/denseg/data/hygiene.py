@@ -24,7 +24,7 @@ from denseg.data.findings import Finding, find
 from denseg.data.folder import Pair
 from denseg.files import sha256_of
 
-__all__ = ["Series", "check_splits", "find_series", "suggest_groups"]
+__all__ = ["Series", "check_splits", "find_copies", "find_series", "suggest_groups"]
 
 NEAR = 6.0  # root mean square difference of 8-bit thumbnails; measured: copies up to 4.3, other scenes from 20
 PCA = 12  # dimensions that neighbours are looked for in
@@ -61,7 +61,7 @@ def check_splits(pairs: Sequence[Pair], thumbnails: Thumbnails, series: Sequence
     Returns:
         The findings.
     """
-    copies = _copies(pairs)
+    copies = find_copies(pairs)
     return [*_about_copies(pairs, copies), *_about_near(pairs, thumbnails, copies), *_about_series(pairs, series)]
 
 
@@ -77,7 +77,7 @@ def find_series(pairs: Sequence[Pair], thumbnails: Thumbnails) -> tuple[Series, 
     """
     numbered: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for index, pair in enumerate(pairs):
-        match = re.fullmatch(r"(.*?)(\d+)(\D*)", pair.image.stem)
+        match = re.fullmatch(r"(.*?)(\d+)(\D*)", pair.stem)
         if match:
             numbered[f"{match[1]}*{match[3]}"].append((int(match[2]), index))
     found = []
@@ -114,7 +114,7 @@ def suggest_groups(pairs: Sequence[Pair], thumbnails: Thumbnails, series: Sequen
             index = parent[index]
         return index
 
-    alike = [pair for copies in _copies(pairs) for pair in pairwise(copies)]
+    alike = [pair for copies in find_copies(pairs) for pair in pairwise(copies)]
     for first, second in [*alike, *_near_pairs(thumbnails)]:
         if first not in groups and second not in groups:
             parent[root(second)] = root(first)
@@ -127,8 +127,15 @@ def suggest_groups(pairs: Sequence[Pair], thumbnails: Thumbnails, series: Sequen
     return groups
 
 
-def _copies(pairs: Sequence[Pair]) -> list[list[int]]:
-    """Group pictures of equal content; only files of equal size are read."""
+def find_copies(pairs: Sequence[Pair]) -> list[list[int]]:
+    """Group pictures of equal content; only files of equal size are read.
+
+    Args:
+        pairs: The pairs.
+
+    Returns:
+        Indices of pairs with the same picture, two or more in each group.
+    """
     by_size: dict[tuple[int, int], list[int]] = defaultdict(list)
     for index, pair in enumerate(pairs):
         by_size[pair.image.stat().st_size, pair.image_page].append(index)
@@ -221,7 +228,7 @@ def _about_series(pairs: Sequence[Pair], series: Sequence[Series]) -> list[Findi
 
 def _named(pairs: Sequence[Pair], series: Sequence[Series]) -> str:
     """Write series as the names of their first and last picture."""
-    ends = [(pairs[one.members[0]].image.stem, pairs[one.members[-1]].image.stem) for one in series]
+    ends = [(pairs[one.members[0]].stem, pairs[one.members[-1]].stem) for one in series]
     return ", ".join(f"{first} to {last}" for first, last in ends[:3]) + (" and more" if len(ends) > 3 else "")
 
 

@@ -25,7 +25,7 @@ __all__ = ["FEW_VALUES", "THUMBNAIL", "ImageFacts", "Look", "MaskFacts", "PairFa
 LOSSY = {"JPEG", "MPO", "JPEG2000", "AVIF", "WEBP"}
 THUMBNAIL = 16  # pixels in height and width; enough to know a picture again, too few to describe it
 SAMPLE = 64  # positions in height and width that intensity statistics are taken from
-FLAT_STEP = 4  # neighbours that differ by no more are equal but for noise
+FLAT_STEP = 4  # neighbours that differ by no more are equal but for JPEG noise
 CONTOURS = 2  # thin classes that may lie along the edges of others
 MIN_CHANGES = 50  # fewer say nothing about ramps
 FEW_VALUES = 12  # up to so many values are no sign of blurred masks
@@ -190,7 +190,7 @@ def _mask_facts(look: Look) -> MaskFacts:
     values, counts = _tally(codes)
     lossy = decoded.header.format in LOSSY and len(values) > 1
     many = len(values) > FEW_VALUES
-    flat = _flat_counts(raw, codes, values) if lossy or many else counts
+    flat = _flat_counts(raw, codes, values, FLAT_STEP if lossy else 0) if lossy or many else counts
     boundary = -1.0
     objects: tuple[tuple[int, int, float], ...] = ()
     if look.shapes and 1 < len(values) <= 256 and not lossy:
@@ -235,14 +235,14 @@ def _tally(codes: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return present.astype(np.int64), counts[present].astype(np.int64)
 
 
-def _flat_counts(raw: RawMask, codes: NDArray[Any], values: NDArray[np.int64]) -> NDArray[np.int64]:
+def _flat_counts(raw: RawMask, codes: NDArray[Any], values: NDArray[np.int64], step: int) -> NDArray[np.int64]:
     """Count the pixels of each value whose four neighbours are nearly equal; the outermost pixels are left out."""
     wide = raw.values.astype(np.int32)
     wide = wide[:, :, None] if wide.ndim == 2 else wide
     inner = wide[1:-1, 1:-1]
     flat = np.ones(inner.shape[:2], bool)
     for shifted in (wide[:-2, 1:-1], wide[2:, 1:-1], wide[1:-1, :-2], wide[1:-1, 2:]):
-        flat &= (np.abs(inner - shifted) <= FLAT_STEP).all(axis=2)
+        flat &= (np.abs(inner - shifted) <= step).all(axis=2)
     held = np.searchsorted(values, codes[1:-1, 1:-1][flat])
     return np.bincount(held, minlength=len(values)).astype(np.int64)
 

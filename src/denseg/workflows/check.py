@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from denseg.config import DataConfig
+from denseg.data.clean import CleanCopy, write_clean_copy
 from denseg.data.doctor import Examination, examine
 
-__all__ = ["check", "examination_json", "examination_lines"]
+__all__ = ["check", "copy_json", "copy_lines", "examination_json", "examination_lines", "fix"]
 
 SHOWN_FILES = 3
 SHOWN_CLASSES = 40
@@ -39,6 +40,59 @@ def check(
         DataError: The folder does not exist, holds no picture, or its ``dataset.yaml`` is wrong.
     """
     return examine(path, config=config, progress=progress, workers=workers)
+
+
+def fix(examination: Examination, out: Path | str, *, progress: Callable[[int, int], None] | None = None) -> CleanCopy:
+    """Write a clean copy of a checked folder: usable pairs only, index masks, ``dataset.yaml``. Never in place.
+
+    Args:
+        examination: What was found.
+        out: A folder that does not exist or is empty.
+        progress: Called with pairs written and pairs in all.
+
+    Returns:
+        What was written.
+
+    Raises:
+        DataError: How masks are to be read is not settled, or no pair can be used.
+        UsageError: ``out`` is not empty, or lies in the data folder.
+    """
+    return write_clean_copy(examination, Path(out), progress=progress)
+
+
+def copy_json(copy: CleanCopy) -> dict[str, Any]:
+    """Give a clean copy as JSON values: the ``fix`` part of what ``denseg check --fix --json`` writes.
+
+    Args:
+        copy: What was written.
+
+    Returns:
+        ``folder``, ``written``, ``rewritten``, ``left_out``.
+    """
+    return {
+        "folder": str(copy.folder),
+        "written": copy.written,
+        "rewritten": copy.rewritten,
+        "left_out": [str(path) for path in copy.left_out],
+    }
+
+
+def copy_lines(copy: CleanCopy) -> list[str]:
+    """Say a clean copy in plain lines.
+
+    Args:
+        copy: What was written.
+
+    Returns:
+        Lines without line ends.
+    """
+    lines = [f"{copy.folder}: {copy.written} pairs written, {copy.rewritten} pictures changed in form"]
+    if copy.left_out:
+        lines[0] += f", {len(copy.left_out)} left out"
+        lines += [f"    {path}" for path in copy.left_out[:SHOWN_FILES]]
+        if len(copy.left_out) > SHOWN_FILES:
+            lines.append(f"    … and {len(copy.left_out) - SHOWN_FILES} more")
+    return lines
 
 
 def examination_json(examination: Examination) -> dict[str, Any]:
