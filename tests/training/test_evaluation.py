@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,10 +12,13 @@ from torch import Tensor, nn
 
 from denseg.data.folder import Pair
 from denseg.errors import TrainingError
+from denseg.inference.strategy import TileOptions
 from denseg.losses import CompositeLoss
 from denseg.metrics import majority_baseline, scores_from_counts
+from denseg.models import create_model
+from denseg.training import validation
 from denseg.training.evaluation import Evaluation, metric_value, scores_warnings
-from denseg.training.validation import crop_target, validate
+from denseg.training.validation import Scorer, crop_target, validate
 from denseg.types import ClassTable, Geometry, SegmentationOutput
 
 CLASSES = ClassTable(("road", "sky", "tree"), ((1, 2, 3), (4, 5, 6), (7, 8, 9)), 255)
@@ -164,7 +167,7 @@ def test_validation_counts_every_image_whole(margin: int) -> None:
     loss = CompositeLoss({"cross_entropy": 2.0}, num_classes=3, ignore_index=255)
     seen: list[int] = []
     made = batches([(5, 7), (9, 4), (1, 1)])
-    result = validate(model, made, loss=loss, geometry=model.geometry, device=torch.device("cpu"), on_batch=seen.append)
+    result = validate(Scorer(cast(Any, model)), made, loss=loss, device=torch.device("cpu"), on_batch=seen.append)
     truths = torch.cat([batch["target"].flatten() for batch in made])
     logits = torch.cat([batch["images"].flatten(2)[0].T for batch in made])
     keep = truths != 255
@@ -182,7 +185,7 @@ def test_a_split_without_labels_has_no_loss() -> None:
     made = batches([(4, 4)])
     made[0]["target"].fill_(255)
     loss = CompositeLoss({"cross_entropy": 1.0}, num_classes=3, ignore_index=255)
-    result = validate(Colors(), made, loss=loss, geometry=Geometry(), device=torch.device("cpu"))
+    result = validate(Scorer(cast(Any, Colors())), made, loss=loss, device=torch.device("cpu"))
     assert result.loss([1.0]) is None
     assert int(result.counts.sum()) == 0
 
@@ -191,3 +194,21 @@ def test_targets_are_cut_to_what_a_model_with_a_margin_scores() -> None:
     target = torch.arange(36).reshape(1, 6, 6)
     assert torch.equal(crop_target(target, torch.zeros(1, 3, 2, 4)), target[:, 2:4, 1:5])
     assert crop_target(target, torch.zeros(1, 3, 6, 6)) is target
+
+
+@pytest.mark.parametrize("output_stride", [8])
+def test_large_images_are_labelled_in_tiles_with_the_same_result(
+    monkeypatch: pytest.MonkeyPatch, output_stride: int
+) -> None:
+    model = create_model("fcn", num_classes=3, backbone="test_resnet", output_stride=output_stride).eval()
+    made = batches([(210, 330)])
+    loss = CompositeLoss({"cross_entropy": 1.0}, num_classes=3, ignore_index=255)
+    whole = validate(Scorer(model), made, loss=loss, device=torch.device("cpu"))
+    monkeypatch.setattr(validation, "WHOLE_PIXELS", 100)
+    scorer = Scorer(model)
+    monkeypatch.setattr(scorer._tiles(), "options", TileOptions(memory=3_000_000))
+    assert scorer._strategy(210, 330).mode == "halo"
+    tiled = validate(scorer, made, loss=loss, device=torch.device("cpu"))
+    assert torch.equal(whole.counts, tiled.counts)
+    assert whole.loss([1.0]) is not None
+    assert tiled.loss([1.0]) is None

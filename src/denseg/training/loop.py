@@ -27,7 +27,7 @@ from denseg.training.guards import FiniteGuard, NotFiniteError, StepFacts, check
 from denseg.training.optimizer import optimizer_tensors, set_learning_rate, set_training_mode
 from denseg.training.schedule import learning_rate_factor
 from denseg.training.setup import step_seed
-from denseg.training.validation import Validation, crop_target, validate
+from denseg.training.validation import Scorer, Validation, crop_target, validate
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,6 +82,7 @@ class StageLoop:
         self._data = data
         self._around = around
         self._guard = FiniteGuard()
+        self._scorer = Scorer(stage.model)
         self._said: set[str] = set()
         self._parts = stage.fabric.world_size * stage.train.accumulate
         # Summed where the loss is, so that no step waits for the device; float64 where there is one.
@@ -159,7 +160,7 @@ class StageLoop:
             position.epoch_seconds += now - began
             began = now
             around.progress.step(epoch=epochs, loss=loss, learning_rate=self._learning_rate())
-            if stop:
+            if stop or (stage.fabric.world_size == 1 and around.stop):
                 self._interrupt()
             if position.epoch_step == wanted:
                 return
@@ -172,13 +173,13 @@ class StageLoop:
         )
 
     def _step(self, window: list[Batch]) -> tuple[float | None, bool]:
-        """Take one optimiser step; give the newest known loss, and whether to stop."""
+        """Take one optimiser step; give the newest known loss, and whether several processes agreed to stop."""
         stage, position = self.stage, self.position
         rate = set_learning_rate(stage.optimizer, learning_rate_factor(position.step, stage.plan.steps, stage.train))
         facts = StepFacts(position.step + 1, position.epoch + 1, rate, tuple(window))
         total: Tensor | None = None
         normalizer: Tensor | None = None
-        stop = bool(self._around.stop)
+        stop = stage.fabric.world_size > 1 and bool(self._around.stop)  # processes must agree on the step to stop after
         for part, batch in enumerate(window):
             number = part * stage.fabric.world_size + stage.fabric.global_rank
             torch.manual_seed(step_seed(stage.seed, position.stage, position.step, number))
@@ -268,10 +269,9 @@ class StageLoop:
             self._interrupt()
         with stage.fabric.autocast():
             result = validate(
-                stage.model,
+                self._scorer,
                 stage.val_loader.epoch(),
                 loss=stage.loss,
-                geometry=stage.model.geometry,
                 device=stage.fabric.device,
                 memory_format=stage.memory_format,
                 on_batch=on_batch,

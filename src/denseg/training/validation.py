@@ -11,10 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from denseg.inference.canvas import run_on_canvas
+from denseg.inference.strategy import Strategy
+from denseg.inference.tiled import TiledModel, model_parts
 from denseg.metrics import scores_from_counts
 from denseg.ops import center_crop, confusion_counts
 
@@ -23,9 +26,13 @@ if TYPE_CHECKING:
 
     from denseg.losses import CompositeLoss
     from denseg.metrics import Scores
-    from denseg.types import Geometry
+    from denseg.models import SegmentationModel
+    from denseg.types import SegmentationOutput
 
-__all__ = ["Validation", "crop_target", "validate"]
+__all__ = ["Scorer", "Validation", "crop_target", "validate"]
+
+WHOLE_PIXELS = 1 << 20
+"""Images up to this size are scored whole without asking how much memory the network takes."""
 
 
 @dataclass
@@ -55,24 +62,78 @@ class Validation:
         return float(value) if math.isfinite(value) else None
 
 
+class Scorer:
+    """Runs a network on validation images: whole, or in tiles where a large image would not fit into memory.
+
+    Attributes:
+        model: The network.
+    """
+
+    def __init__(self, model: SegmentationModel) -> None:
+        """Keep the network; what tiles need is measured when the first large image comes.
+
+        Args:
+            model: The network, on its device.
+        """
+        self.model = model
+        self._tiled: TiledModel | None = None
+
+    def score(self, images: Tensor) -> SegmentationOutput | None:
+        """Score images whole.
+
+        Args:
+            images: ``(B, C, H, W)``, normalised, on the device.
+
+        Returns:
+            The output, logits ``(B, K, H, W)``; ``None`` where the images are too large for that.
+        """
+        height, width = images.shape[-2:]
+        if height * width > WHOLE_PIXELS and self._strategy(height, width).mode != "whole":
+            return None
+        return run_on_canvas(self.model, images, self.model.geometry)
+
+    def label(self, images: Tensor) -> Tensor:
+        """Label large images in tiles.
+
+        Args:
+            images: ``(B, C, H, W)``, normalised.
+
+        Returns:
+            ``(B, H, W)`` int64.
+        """
+        tiled, strategy = self._tiles(), self._strategy(*images.shape[-2:])
+        labels = [tiled.labels(image.cpu().numpy(), strategy=strategy) for image in images]
+        return torch.as_tensor(np.stack(labels).astype(np.int64), device=images.device)  # (B, H, W)
+
+    def _tiles(self) -> TiledModel:
+        if self._tiled is None:
+            self._tiled = TiledModel(self.model, **model_parts(self.model))
+        return self._tiled
+
+    def _strategy(self, height: int, width: int) -> Strategy:
+        # What a pixel reaches is a fact of the network: measured without the rounding of mixed precision.
+        with torch.autocast(next(self.model.parameters()).device.type, enabled=False):
+            return self._tiles().strategy(height, width)
+
+
 @torch.no_grad()
 def validate(
-    model: nn.Module,
+    scorer: Scorer,
     batches: Iterable[Mapping[str, Tensor]],
     *,
     loss: CompositeLoss,
-    geometry: Geometry,
     device: torch.device,
     memory_format: torch.memory_format = torch.contiguous_format,
     on_batch: Callable[[int], None] | None = None,
 ) -> Validation:
     """Count a split in evaluation mode; the caller puts the model back into training mode.
 
+    Images in tiles are counted but have no part in the loss, which needs the scores of a whole image.
+
     Args:
-        model: The network; batches move to ``device``.
+        scorer: The network; batches move to ``device``.
         batches: What an evaluation loader gives.
         loss: The training loss, without its auxiliary part.
-        geometry: The model's.
         device: Where to compute.
         memory_format: Of the images.
         on_batch: Called after each batch with the number of its images; may raise to stop.
@@ -80,7 +141,7 @@ def validate(
     Returns:
         The counts.
     """
-    model.eval()
+    scorer.model.eval()
     classes, members = loss.num_classes, len(loss.members)
     counts = torch.zeros((classes, classes), dtype=torch.int64, device=device)
     sums = torch.zeros(members, dtype=torch.float64, device=device)
@@ -88,9 +149,10 @@ def validate(
     for batch in batches:
         images = batch["images"].to(device, memory_format=memory_format, non_blocking=True)
         target = batch["target"].to(device, non_blocking=True)
-        output = run_on_canvas(model, images, geometry)
-        counts += confusion_counts(output.logits.argmax(dim=1), target, classes, loss.ignore_index)
-        if loss.loss_at == "input":
+        output = scorer.score(images)
+        labels = scorer.label(images) if output is None else output.logits.argmax(dim=1)
+        counts += confusion_counts(labels, target, classes, loss.ignore_index)
+        if output is not None and loss.loss_at == "input":
             maps = {name: batch[name].to(device) for name in batch if name not in {"images", "target", "index"}}
             parts = loss(output._replace(aux_logits=()), target, **maps).parts
             mass = loss.mass(target, size=None, **maps).double()
