@@ -20,6 +20,7 @@ from denseg.models.fcn import FCN
 from denseg.models.hdnet import HDNet
 from denseg.models.interface import SegmentationModel
 from denseg.models.non_local_net import NonLocalNet
+from denseg.models.pspnet import PSPNet
 from denseg.models.unet import PaperUNet, UNet
 from denseg.types import ModelSpec
 
@@ -56,6 +57,7 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
         "fcn": ModelEntry(FCN, backbone="resnet50", output_stride=8),
         "hdnet": ModelEntry(HDNet, backbone="resnet50", output_stride=8),
         "nonlocal": ModelEntry(NonLocalNet, backbone="resnet50", output_stride=8),
+        "pspnet": ModelEntry(PSPNet, backbone="resnet50", output_stride=8),
         "unet": ModelEntry(UNet, paper=PaperUNet),
     }
 )
