@@ -7,7 +7,9 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 
 from denseg.data.folder import Inventory, Pair, discover, sort_pairs, split_names
 from denseg.errors import DataError
@@ -178,3 +180,28 @@ def test_two_hundred_thousand_files(tmp_path: Path) -> None:
     inventory = discover(tmp_path)
     assert len(inventory.pairs) == 100_000
     assert time.process_time() - start < 15
+
+
+def stack(path: Path, pages: int, size: int = 8) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.arange(pages * size * size).reshape(pages, size, size) % 251
+    tifffile.imwrite(path, values.astype(np.uint8), photometric="minisblack")
+
+
+def test_stacks_become_slices(tmp_path: Path) -> None:
+    for name, pages in (("a", 12), ("b", 3), ("single", 1)):
+        stack(tmp_path / "images" / f"{name}.tif", pages)
+        stack(tmp_path / "masks" / f"{name}.tif", pages)
+    stack(tmp_path / "images" / "unequal.tif", 3)
+    stack(tmp_path / "masks" / "unequal.tif", 2)
+    pairs = discover(tmp_path).pairs
+    expected = [f"a_{page:02d}" for page in range(12)] + [f"b_{page}" for page in range(3)] + ["single", "unequal"]
+    assert [pair.stem for pair in pairs] == expected
+    assert [(pair.image_page, pair.mask_page) for pair in pairs[:12]] == [(page, page) for page in range(12)]
+
+
+def test_a_broken_stack_stays_one_pair(tmp_path: Path) -> None:
+    stack(tmp_path / "images" / "a.tif", 3)
+    stack(tmp_path / "masks" / "a.tif", 3)
+    touch(tmp_path, "images/b.tif", "masks/b.tif")
+    assert [pair.stem for pair in discover(tmp_path).pairs] == ["a_0", "a_1", "a_2", "b"]

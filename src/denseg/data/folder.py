@@ -2,7 +2,8 @@
 """Which picture belongs to which mask: a folder is listed once, by names alone, and paired by stem.
 
 ``images/`` and ``masks/`` flat or with ``train/ val/ test/`` below (or above); the folders may have their other usual
-names, and masks may carry a suffix such as ``_mask``. No file is opened here.
+names, and masks may carry a suffix such as ``_mask``. Public data sets are recognised by their files first, see
+``layouts/``. No picture is opened here, but for stacks of slices in TIFF.
 """
 
 from __future__ import annotations
@@ -11,17 +12,22 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from denseg.data.description import Description, read_description
-from denseg.errors import DataError
+from denseg.data.images import probe_image
+from denseg.data.inventory import Inventory, Pair, sort_pairs, split_names
+from denseg.data.layouts.catalog import read_layout
+from denseg.errors import DataError, ImageError
 
 __all__ = ["IMAGE_SUFFIXES", "Inventory", "Pair", "discover", "sort_pairs", "split_names"]
 
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2", ".ppm", ".pgm", ".pbm", ".avif"}
 )
+TIFF = frozenset({".tif", ".tiff"})
+ANY_SIZE = 2**62  # sizes are judged when pictures are read
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "raw", "inputs", "input")
 MASK_FOLDERS = (
     "masks", "mask", "labels", "label", "annotations", "annotation", "annot", "segmentation", "segmentations",
@@ -32,64 +38,9 @@ SPLITS: Mapping[str, str] = {
     "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test", "testing": "test", "tst": "test",
 }  # fmt: skip
-ORDER = ("train", "val", "test")
 _MASK_MARK = re.compile(
-    r"[-_. ]?(masks?|labels?|gt|seg|segmentation|annot(ation)?s?|groundtruth|target|l)$", re.IGNORECASE
+    r"[-_. ](masks?|labels?|gt|seg|segmentation|annot(ation)?s?|groundtruth|target|l)$", re.IGNORECASE
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """One picture and its mask.
-
-    Attributes:
-        stem: Unique name within the inventory; what outputs are called.
-        image: The picture's file.
-        mask: The mask's file.
-        split: ``train``, ``val``, ``test`` or ``None`` where the folder has no split.
-        image_page: Page of a multi-page TIFF.
-        mask_page: Page of a multi-page TIFF.
-        group: Pictures of one group never lie in different splits that denseg makes; empty where unknown.
-    """
-
-    stem: str
-    image: Path
-    mask: Path
-    split: str | None = None
-    image_page: int = 0
-    mask_page: int = 0
-    group: str = ""
-
-
-@dataclass(frozen=True)
-class Inventory:
-    """What a data folder holds.
-
-    Attributes:
-        root: The folder.
-        layout: How it was read: ``folder`` or the name of a public layout.
-        pairs: Sorted by split and stem.
-        unpaired_images: Pictures without a mask.
-        unpaired_masks: Masks without a picture.
-        twice: Stems that more than one picture or mask claims, with those files; none of them is in ``pairs``.
-        splits: The splits there are, ``train`` first; empty where the folder has none.
-        ignored: Files that are neither picture nor mask.
-        description: What ``dataset.yaml`` says.
-    """
-
-    root: Path
-    layout: str
-    pairs: tuple[Pair, ...]
-    unpaired_images: tuple[Path, ...] = ()
-    unpaired_masks: tuple[Path, ...] = ()
-    twice: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
-    splits: tuple[str, ...] = ()
-    ignored: tuple[Path, ...] = ()
-    description: Description = field(default_factory=Description)
-
-    def of(self, split: str | None) -> tuple[Pair, ...]:
-        """Give the pairs of one split; all of them for ``None`` or ``all``."""
-        return self.pairs if split in (None, "all") else tuple(pair for pair in self.pairs if pair.split == split)
 
 
 def discover(root: Path | str) -> Inventory:
@@ -111,11 +62,14 @@ def discover(root: Path | str) -> Inventory:
     if not root.is_dir():
         raise DataError(f"{root} is a file; give the folder that holds images/ and masks/", path=root)
     description = read_description(root)
+    inventory = read_layout(root, description)
+    if inventory is not None:
+        return _described(inventory)
     images, masks, ignored = _sort_files(root)
     if not images and not masks:
         raise DataError(f"{root} holds no pictures; expected images/ and masks/ with files of equal names", path=root)
-    inventory = _pair(root, images, masks, ignored)
-    return _described(replace(inventory, description=description))
+    inventory = replace(_pair(root, images, masks, ignored), description=description)
+    return _described(replace(inventory, pairs=_slices(inventory.pairs)))
 
 
 @dataclass(slots=True)
@@ -228,29 +182,34 @@ def _pair(root: Path, images: list[_Entry], masks: list[_Entry], ignored: list[P
     return Inventory(root, "folder", sort_pairs(pairs), *lone, twice, split_names(pairs), tuple(ignored))
 
 
-def sort_pairs(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
-    """Order pairs by split and stem.
+def _slices(pairs: tuple[Pair, ...]) -> tuple[Pair, ...]:
+    """Make a pair of every page where picture and mask are stacks of equally many; the first stack decides to look."""
+    stacks = [pair for pair in pairs if pair.image.suffix.lower() in TIFF and pair.mask.suffix.lower() in TIFF]
+    if not stacks or _pages(stacks[0]) < 2:
+        return pairs
+    pages = {pair.stem: _pages(pair) for pair in stacks}
+    expanded = []
+    for pair in pairs:
+        count = pages.get(pair.stem, 1)
+        digits = len(str(count - 1))
+        expanded += (
+            [
+                replace(pair, stem=f"{pair.stem}_{page:0{digits}d}", image_page=page, mask_page=page)
+                for page in range(count)
+            ]
+            if count > 1
+            else [pair]
+        )
+    return tuple(expanded)
 
-    Args:
-        pairs: The pairs.
 
-    Returns:
-        ``train``, ``val``, ``test``, and those without a split first.
-    """
-    return tuple(sorted(pairs, key=lambda pair: (ORDER.index(pair.split) if pair.split else -1, pair.stem)))
-
-
-def split_names(pairs: Iterable[Pair]) -> tuple[str, ...]:
-    """List the splits that pairs have.
-
-    Args:
-        pairs: The pairs.
-
-    Returns:
-        In the order ``train``, ``val``, ``test``.
-    """
-    present = {pair.split for pair in pairs}
-    return tuple(split for split in ORDER if split in present)
+def _pages(pair: Pair) -> int:
+    """Count the pages that picture and mask have both; 1 where they differ or a file cannot be read."""
+    try:
+        image, mask = probe_image(pair.image, max_pixels=ANY_SIZE), probe_image(pair.mask, max_pixels=ANY_SIZE)
+    except ImageError:
+        return 1
+    return image.frames if image.frames == mask.frames else 1
 
 
 def _described(inventory: Inventory) -> Inventory:
