@@ -81,6 +81,13 @@ def test_the_loss_falls_and_the_best_is_kept(fit_run: Fit) -> None:
         ("train.optimizer=adamw", "train.precision=bf16"),
         ("train.accumulate=2", "train.clip_norm=0.5"),
         ("train.channels_last=false", "train.loss={cross_entropy: 1.0, dice: 0.5}"),
+        (
+            "model.name=fcn",
+            "model.backbone=test_resnet",
+            "model.width=null",
+            "train.loss_at=heatmap",
+            "train.accumulate=2",
+        ),
     ],
 )
 def test_the_same_seed_gives_the_same_bits(fit_run: Fit, settings: tuple[str, ...]) -> None:
@@ -88,6 +95,7 @@ def test_the_same_seed_gives_the_same_bits(fit_run: Fit, settings: tuple[str, ..
     assert digest(first.state_path) == digest(second.state_path)
     assert digest(first.best_path) == digest(second.best_path)
     assert rows(first) == rows(second)
+    assert all(row["val_loss"] is not None for row in rows(first))
 
 
 def test_another_seed_gives_other_bits(fit_run: Fit) -> None:

@@ -189,3 +189,20 @@ def test_out_of_memory_says_what_fits(fit_run: Fit, monkeypatch: pytest.MonkeyPa
         "the GPU has too little memory for batches of 2 samples of 32x32; --set train.batch_size=1 --set "
         "train.accumulate=2 takes about half and steps alike"
     )
+
+
+def test_an_epoch_without_labels_is_told(fit_run: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = SegmentationDataset.__getitem__
+
+    def unlabelled(self: SegmentationDataset, key: Any) -> Any:
+        values = sample(self, key)
+        values["target"].fill_(255)
+        return values
+
+    monkeypatch.setattr(SegmentationDataset, "__getitem__", unlabelled)
+    with pytest.raises(TrainingError) as caught:
+        fit_run()
+    assert str(caught.value) == (
+        "not one labelled pixel came in the first epoch (4 samples of 32x32): look at the masks with `denseg check`, "
+        "and at train.crop"
+    )

@@ -232,6 +232,11 @@ class StageLoop:
     def _end_epoch(self) -> None:
         stage, position, around = self.stage, self.position, self._around
         self._guard.flush()
+        if stage.fabric.world_size == 1 and not position.history and float(self._loss_sum) == 0:
+            raise TrainingError(
+                f"not one labelled pixel came in the first epoch ({position.epoch_images} samples of "
+                f"{stage.crop[0]}x{stage.crop[1]}): look at the masks with `denseg check`, and at train.crop"
+            )
         validation = self._validate()
         counts = validation.counts.cpu().numpy()
         loss = validation.loss(list(stage.loss.weights.values()))

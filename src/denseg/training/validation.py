@@ -6,6 +6,7 @@ Shape letters: B batch, K classes, C bands, H and W image height and width, h an
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -142,6 +143,8 @@ def validate(
         The counts.
     """
     scorer.model.eval()
+    at_input = copy.copy(loss)  # the same members; where training compares at the heatmap, this still sees every pixel
+    at_input.loss_at = "input"
     classes, members = loss.num_classes, len(loss.members)
     counts = torch.zeros((classes, classes), dtype=torch.int64, device=device)
     sums = torch.zeros(members, dtype=torch.float64, device=device)
@@ -152,10 +155,10 @@ def validate(
         output = scorer.score(images)
         labels = scorer.label(images) if output is None else output.logits.argmax(dim=1)
         counts += confusion_counts(labels, target, classes, loss.ignore_index)
-        if output is not None and loss.loss_at == "input":
+        if output is not None:
             maps = {name: batch[name].to(device) for name in batch if name not in {"images", "target", "index"}}
-            parts = loss(output._replace(aux_logits=()), target, **maps).parts
-            mass = loss.mass(target, size=None, **maps).double()
+            parts = at_input(output._replace(aux_logits=()), target, **maps).parts
+            mass = at_input.mass(target, size=None, **maps).double()
             sums += torch.stack([parts[name] for name in loss.members]).double() * mass
             masses += mass
         if on_batch is not None:
