@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+import torch
 from PIL import Image
 
 from denseg.models import load_checkpoint
@@ -355,3 +356,33 @@ def test_a_file_limit_stops_with_one_line_and_keeps_what_was(tiny_data: Path, tm
     assert not list((tmp_path / "run").rglob("*.tmp"))
     assert RunFolder(tmp_path / "run").status == "failed"
     assert subprocess.run(command, capture_output=True, check=False, timeout=120).returncode == 0
+
+
+SPAWNED = """
+import multiprocessing, sys
+from denseg.cli import main
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method("spawn")
+    sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_spawned_workers_give_the_same_bits(run_command: Run, tiny_data: Path, trained: Path, tmp_path: Path) -> None:
+    """As on Windows and macOS."""
+    script = tmp_path / "spawned.py"
+    script.write_text(SPAWNED)
+    words = ["train", tiny_data, *OPTIONS, "--set", "train.workers=1", "--out", tmp_path / "spawned"]
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    result = subprocess.run(
+        [sys.executable, str(script), *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+        env=environment,
+    )
+    assert result.returncode == 0, result.stderr
+    files = [folder / "checkpoints" / "state.safetensors" for folder in (trained, tmp_path / "spawned")]
+    assert digest(files[0]) == digest(files[1])
