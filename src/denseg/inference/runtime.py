@@ -268,7 +268,8 @@ def run_plan(
     with ThreadPoolExecutor(1) as pool:  # reads the next windows while these are computed
 
         def load(tiles: tuple[Tile, ...]) -> Array:
-            return np.stack([read_padded(read, tile, plan.image, mirrored=plan.margin > 0) for tile in tiles])
+            windows = [read_padded(read, tile, plan.image, mirrored=plan.margin > 0) for tile in tiles]
+            return np.stack(windows) if len(windows) > 1 else windows[0][None]
 
         following = pool.submit(load, groups[0])
         for index, tiles in enumerate(groups):

@@ -36,8 +36,10 @@ __all__ = ["STREAM_MEMORY", "Streamed", "stream_labels"]
 
 Array = npt.NDArray[Any]
 
-STREAM_MEMORY = 512 << 20
-"""Bytes of one forward pass, unless the options say less."""
+STREAM_MEMORY = (384 << 20, 768 << 20)
+"""Bytes of one forward pass, unless the options say less; the second where smaller tiles would cost too much."""
+DEAR = 2.5
+"""Times the pixels of the picture that tiles may compute before larger ones are worth the memory."""
 FLUSH_SECONDS = 5.0
 """Between two entries of the journal: what a kill costs at most."""
 
@@ -91,8 +93,7 @@ def stream_labels(
     Raises:
         OutputError: There is no room, or no permission.
     """
-    memory = min(predictor.tiled.options.memory, STREAM_MEMORY)
-    strategy = predictor.strategy(windows.height, windows.width, memory=memory)
+    strategy = _strategy(predictor, windows)
     make_folder(labels.parent)
     part = labels.with_name(f".{labels.name}.part")
     seams = SeamReport()
@@ -120,6 +121,17 @@ def stream_labels(
     shutil.rmtree(part, ignore_errors=True)
     size = (windows.height, windows.width)
     return Streamed(labels, overlay, size, strategy, pixels, seams, there / max(total, 1))
+
+
+def _strategy(predictor: Predictor, windows: TiffWindows) -> Strategy:
+    """Choose tiles that fit into little memory, unless that makes the work much longer."""
+    for memory in STREAM_MEMORY:
+        limit = min(predictor.tiled.options.memory, memory)
+        strategy = predictor.strategy(windows.height, windows.width, memory=limit)
+        plan = strategy.plan
+        if len(plan) * plan.window[0] * plan.window[1] <= DEAR * windows.height * windows.width:
+            break
+    return strategy
 
 
 class _Journal:
