@@ -187,3 +187,40 @@ def test_make_folder(tmp_path: Path) -> None:
 def test_sha256_of(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"abc")
     assert sha256_of(tmp_path / "f") == hashlib.sha256(b"abc").hexdigest()
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    target = tmp_path / "elsewhere" / "f"
+    make_folder(target.parent)
+    target.write_bytes(b"old")
+    link = tmp_path / "f"
+    link.symlink_to(target)
+    write_atomic(link, b"new")
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"
+    assert leftovers(tmp_path) == leftovers(target.parent) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_pipe_or_device_is_written_to_and_stays(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_json(pipe, {"miou": 0.5})
+        assert os.read(reader, 100) == b'{\n  "miou": 0.5\n}\n'
+    finally:
+        os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_what_a_device_or_pipe_refuses_becomes_one_line(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OutputError) as caught, atomic_path(pipe):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    reason = "no space left on the disk; free some or choose another folder with --out"
+    assert str(caught.value) == f"cannot write {pipe}: {reason}"
+    assert stat.S_ISFIFO(pipe.stat().st_mode)

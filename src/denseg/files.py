@@ -2,7 +2,8 @@
 """Files that are written whole or not at all.
 
 A result is written under a temporary name in its own folder, flushed to the disk, and renamed; a crash, a full disk
-or a kill at any moment leaves the old file or the new one, never a torn one.
+or a kill at any moment leaves the old file or the new one, never a torn one. A device, a pipe or a link is written to,
+never replaced: ``--json /dev/null`` must not turn the device into a file.
 """
 
 from __future__ import annotations
@@ -56,14 +57,24 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary name beside ``path``; rename it to ``path`` when the block ends without an exception.
 
     Args:
-        path: The final name. Its folder must exist.
+        path: The final name. Its folder must exist. What a link points to is replaced, not the link.
 
     Yields:
-        The temporary name to write to; the block may close it itself or leave it to be flushed here.
+        The temporary name to write to; the block may close it itself or leave it to be flushed here. A device or a
+        pipe is given as it is.
 
     Raises:
         OutputError: The file cannot be written, flushed or renamed; the temporary file is gone then.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        try:
+            yield path
+        except OSError as error:
+            raise output_error(path, error) from error
+        return
+    said = path
+    if path.is_symlink():
+        path = path.resolve()
     temporary = path.with_name(f".{path.name[:120]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
@@ -74,7 +85,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except OutputError:
         raise
     except OSError as error:
-        raise output_error(path, error) from error
+        raise output_error(said, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
