@@ -153,7 +153,7 @@ def validate(
         images = batch["images"].to(device, memory_format=memory_format, non_blocking=True)
         target = batch["target"].to(device, non_blocking=True)
         output = scorer.score(images)
-        labels = scorer.label(images) if output is None else output.logits.argmax(dim=1)
+        labels = scorer.label(images) if output is None else output.logits.max(dim=1).indices
         counts += confusion_counts(labels, target, classes, loss.ignore_index)
         if output is not None:
             maps = {name: batch[name].to(device) for name in batch if name not in {"images", "target", "index"}}
