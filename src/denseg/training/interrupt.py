@@ -22,11 +22,14 @@ class StopRequest:
 
     Attributes:
         requested: Name of the signal that came while it was deferred, for example ``SIGINT``; empty before.
+        at_once: Whether a signal broke off what was running. Libraries in C may make another error of that: one that
+            comes out later tells nothing.
         outer: The handler of SIGINT that stood before; asked first where a signal stops at once.
     """
 
     def __init__(self) -> None:
         self.requested = ""
+        self.at_once = False
         self._deferred = False
         self.outer: Any = None
 
@@ -57,6 +60,7 @@ class StopRequest:
             KeyboardInterrupt: Signals are not deferred, or this is the second one.
         """
         if not self._deferred or self.requested:
+            self.at_once = True
             if callable(self.outer):
                 self.outer(signal.SIGINT, frame)
             raise KeyboardInterrupt

@@ -29,6 +29,8 @@ __all__ = ["TrainResult", "train"]
 # What may differ between the command that resumes a run and the one that started it: none of it changes the result.
 RESUMABLE = ("device", "recipe", "train.workers", "train.checkpoint_every")
 
+_STOPPED = "stopped; what was saved is whole: the same command with --resume goes on from there"
+
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -119,9 +121,11 @@ def train(  # noqa: PLR0913 - the options of the command
         try:
             return _train(Path(path), recipe, words, None if out is None else Path(out), resume, display, stop)
         except KeyboardInterrupt as error:
-            raise InterruptedRunError(
-                "stopped; what was saved is whole: the same command with --resume goes on from there"
-            ) from error
+            raise InterruptedRunError(_STOPPED) from error
+        except Exception as error:
+            if stop.at_once and not isinstance(error, OutputError | InterruptedRunError):
+                raise InterruptedRunError(_STOPPED) from error
+            raise
         finally:
             display.close()
 
@@ -195,7 +199,10 @@ def _run(
             raise
         raise OutputError(f"{error}; what was saved before is whole: go on with --resume", path=error.path) from error
     except DensegError as error:
-        _record(run, "failed", str(error))
+        if stop.at_once:
+            _record(run, "interrupted", "stopped")
+        else:
+            _record(run, "failed", str(error))
         raise
 
 
