@@ -17,7 +17,7 @@ from denseg.inference.canvas import run_on_canvas
 from denseg.inference.device import choose_device
 from denseg.inference.halo import Reach
 from denseg.inference.strategy import TileOptions
-from denseg.models import create_model, save_checkpoint
+from denseg.models import create_model, load_checkpoint, save_checkpoint
 from denseg.types import ClassTable
 
 CLASSES = ClassTable(("sky", "road", "tree"), ((0, 0, 255), (90, 90, 90), (0, 128, 0)))
@@ -73,12 +73,28 @@ def test_any_size(checkpoint, size):
 
 def test_stored_halo_is_used(checkpoint, tmp_path):
     path = tmp_path / "with_halo.safetensors"
-    model = Predictor.load(checkpoint, device="cpu").tiled.model
+    model = load_checkpoint(checkpoint).model
     halo = Reach(112, "measured in training").to_json()
     save_checkpoint(model, path, classes=CLASSES, normalization=Normalization.imagenet().to_json(), halo=halo)
     predictor = Predictor.load(path, device="cpu", options=TileOptions(tile=512), tile=320, overlap=None)
     assert predictor.strategy(400, 400).reason == "measured in training"
     assert predictor.strategy(400, 400).plan.window == (320, 320)
+
+
+def test_batch_norms_are_folded_and_the_labels_stay(tmp_path):
+    torch.manual_seed(0)
+    model = create_model("unet", num_classes=3, backbone="test_resnet").train()
+    with torch.no_grad():
+        for step in range(3):  # statistics of their own
+            model(torch.randn(2, 3, 64, 64) * (1 + step))
+    save_checkpoint(model.eval(), tmp_path / "a.safetensors", normalization=Normalization.imagenet().to_json())
+    predictor = Predictor.load(tmp_path / "a.safetensors", device="cpu")
+    folded = [type(module).__name__ for module in predictor.tiled.model.modules()]
+    assert "_Nothing" in folded or "_Rest" in folded
+    image = pixels(90, 70)
+    plain = Predictor(model, classes=predictor.classes, normalization=predictor.normalization)
+    assert np.abs(predictor.probabilities(image) - plain.probabilities(image)).max() < 1e-5
+    assert predictor.strategy(5000, 5000).reason == plain.strategy(5000, 5000).reason
 
 
 def test_views_average(checkpoint):
