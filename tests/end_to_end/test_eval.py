@@ -222,3 +222,14 @@ def test_an_empty_mask_folder(trained, tmp_path, capsys):
     shutil.copy(trained / "flat" / "images" / "image_000.png", lonely / "images")
     assert run(trained / "run-data", lonely) == 1
     assert capsys.readouterr().err == f"error: {lonely} holds no image with a mask: there is nothing to score\n"
+
+
+def test_a_finished_run_knows_how_far_its_network_reaches(trained):
+    for name in ("best", "last"):
+        predictor = Predictor.load(trained / "run-data" / "checkpoints" / f"{name}.safetensors", device="cpu")
+        stored = predictor.metadata["halo"]
+        assert stored["pixels"] == 112
+        assert stored["reason"] == "one pixel reaches 107 pixels far"
+        assert predictor.tiled._reach.halo == 112  # so that nothing is measured again
+        assert predictor.metadata["training"]["class_pixels"]
+        assert predictor.metadata["encoding"]["num_classes"] == 3

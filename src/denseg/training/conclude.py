@@ -3,10 +3,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
+from denseg.inference.device import choose_device
+from denseg.inference.halo import Reach, measure_reach
 from denseg.inference.predictor import Predictor
+from denseg.inference.tiled import model_parts
 from denseg.inference.writer import write_labels
+from denseg.models.checkpoint import load_checkpoint, save_checkpoint
 from denseg.training.scoring import score_pairs
 
 if TYPE_CHECKING:
@@ -15,7 +20,10 @@ if TYPE_CHECKING:
     from denseg.training.progress import Progress
     from denseg.training.setup import TrainingData
 
-__all__ = ["evaluate_split"]
+__all__ = ["evaluate_split", "store_reach"]
+
+KEPT = ("calibration", "classes", "commit", "encoding", "normalization", "notes", "postprocessing", "training")
+"""What a checkpoint says besides the model and its reach."""
 
 
 def evaluate_split(
@@ -53,3 +61,29 @@ def evaluate_split(
     )
     run.write_evaluation(split, document)
     return run.evaluation(split)
+
+
+def store_reach(run: RunFolder, device: str) -> None:
+    """Measure how far a pixel reaches in the network, and write it into the checkpoints: tiles are cut by it.
+
+    Args:
+        run: The run, trained.
+        device: Where to compute.
+    """
+    known: dict[str, Reach] = {}
+    for path in (run.best_path, run.last_path):
+        if not path.is_file():
+            continue
+        model, metadata = load_checkpoint(path)
+        parts = model_parts(model)
+        if parts["geometry"].margin or metadata["halo"] is not None:
+            continue  # a network with a margin keeps only what it has full context for
+        network = json.dumps(metadata["model"], sort_keys=True)
+        if network not in known:
+            known[network] = measure_reach(
+                model.to(choose_device(device)),
+                in_channels=parts["in_channels"],
+                multiple=parts["geometry"].total_stride,
+            )
+        kept = {key: metadata[key] for key in KEPT if metadata[key] is not None}
+        save_checkpoint(model.cpu(), path, halo=known[network].to_json(), **kept)

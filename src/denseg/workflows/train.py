@@ -259,8 +259,9 @@ def _go_on(run: RunFolder, config: RunConfig, loaded: LoadedState, progress: Pro
 def _conclude(run: RunFolder, config: RunConfig, data: TrainingData, progress: Progress) -> dict[str, Any]:
     """Evaluate the best weights on the validation split, write predictions and report, and close the run."""
     from denseg.report import write_report
-    from denseg.training.conclude import evaluate_split
+    from denseg.training.conclude import evaluate_split, store_reach
 
+    store_reach(run, config.device)
     evaluation = evaluate_split(run, config, data, "val", progress=progress)
     run.set_status("finished", message="")
     write_report(run)
