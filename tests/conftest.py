@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+os.environ["DENSEG_CACHE"] = ""  # no test writes into the cache of the user who runs it
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -56,7 +56,9 @@ FAULTS = {
     "a: b: c": "not readable as YAML at line 1, column 5: mapping values are not allowed here",
     "- a": "must hold keys and values, got a list",
     "class: [a]": "no key named class. Did you mean classes?",
-    "zzz: 1": ("no key named zzz. Known: name, classes, ignore_index, label_map, instances, split, group."),
+    "zzz: 1": (
+        "no key named zzz. Known: name, classes, ignore_index, label_map, instances, split, group, other, layout."
+    ),
     "classes: [{name: a, colour: [0, 0, 0]}]": "no key named classes.0.colour. Did you mean color?",
     "classes: [a, a]": "the class 'a' is named twice",
     "classes: {a: 0}": "classes as a mapping needs numbers as keys, for example {0: background, 1: cell}",

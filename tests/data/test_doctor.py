@@ -338,8 +338,8 @@ def test_nan_pixels(sound: Path) -> None:
         "warning",
         "nan-pixels",
         6,
-        "6 pictures hold NaN or infinity",
-        "take those pixels as 0 and without label",
+        "6 pictures hold NaN, infinity or no data",
+        "give those pixels no label",
     )
 
 

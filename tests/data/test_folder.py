@@ -205,3 +205,15 @@ def test_a_broken_stack_stays_one_pair(tmp_path: Path) -> None:
     stack(tmp_path / "masks" / "a.tif", 3)
     touch(tmp_path, "images/b.tif", "masks/b.tif")
     assert [pair.stem for pair in discover(tmp_path).pairs] == ["a_0", "a_1", "a_2", "b"]
+
+
+def test_groups_from_a_table(tmp_path: Path) -> None:
+    (tmp_path / "groups.csv").write_text("stem,group,age\na1,anna,30\nb1,bert,40\n")
+    assert [pair.group for pair in described(tmp_path, "group: groups.csv").pairs] == ["anna", "", "bert"]
+    (tmp_path / "groups.csv").write_text("stem,patient\na1,anna\n")
+    with pytest.raises(DataError) as error:
+        discover(tmp_path)
+    assert str(error.value) == f"{tmp_path}/groups.csv: needs the columns stem and group, and has no 'group'"
+    (tmp_path / "groups.csv").unlink()
+    with pytest.raises(DataError, match="cannot read the groups in "):
+        discover(tmp_path)

@@ -74,3 +74,15 @@ def test_pages(pair: Pair) -> None:
 def test_limit(pair: Pair) -> None:
     with pytest.raises(ImageError, match="more than the limit of 11"):
         read_pair(pair, ENCODING, max_pixels=11)
+
+
+@pytest.mark.parametrize(("declared", "dtype"), [("0", np.uint8), ("-9999", np.int16), ("nan", np.float32)])
+def test_pixels_declared_as_no_data_carry_no_label(pair: Pair, declared: str, dtype: type) -> None:
+    values = LABELS.astype(dtype) + 1
+    values[1, 2] = values[2, 0] = float(declared)
+    path = pair.image.with_suffix(".tif")
+    tifffile.imwrite(path, values, extratags=[(42113, "s", 0, declared, True)])
+    _, labels = read_pair(Pair("a", path, pair.mask), ENCODING)
+    expected = LABELS.copy()
+    expected[1, 2] = expected[2, 0] = 255
+    np.testing.assert_array_equal(labels, expected)

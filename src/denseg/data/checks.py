@@ -187,7 +187,7 @@ def _extreme(image: ImageFacts) -> bool:
 
 _HAVE, _HOLD, _ARE = ("has", "have"), ("holds", "hold"), ("is", "are")
 _EACH: tuple[tuple[str, Callable[[ImageFacts], bool], tuple[str, str], str, str], ...] = (
-    ("nan-pixels", lambda image: image.holes > 0, _HOLD, "NaN or infinity", "take those pixels as 0 and without label"),
+    ("nan-pixels", lambda image: image.holes > 0, _HOLD, "NaN, infinity or no data", "give those pixels no label"),
     ("alpha", lambda image: image.info.alpha, _HAVE, "transparency", "show transparent pixels as black"),
     ("cmyk", lambda image: image.info.mode in {"CMYK", "SEPARATED"}, _ARE, "in CMYK", "convert them to RGB"),
     ("constant-image", _constant, _HOLD, "a single value", "check them; they teach nothing"),

@@ -54,7 +54,7 @@ def decode(path: Path, *, page: int = 0, max_pixels: int = DEFAULT_MAX_PIXELS) -
 
     Args:
         path: The file.
-        page: Which page of a TIFF.
+        page: Which page of a TIFF, or which picture of an annotation file.
         max_pixels: More than this is refused before anything is decoded.
 
     Returns:
@@ -64,6 +64,8 @@ def decode(path: Path, *, page: int = 0, max_pixels: int = DEFAULT_MAX_PIXELS) -
         ImageError: The file is missing, no picture, damaged, truncated, or too large.
     """
     with fault_boundary(path), path.open("rb") as file:
+        if path.suffix in {".mat", ".json"}:
+            return _other_mask(path, page, max_pixels)
         if _is_tiff(file):
             from denseg.data.tiff import tiff_pixels
 
@@ -157,6 +159,17 @@ class _Muted:
 
 
 _muted = _Muted()
+
+
+def _other_mask(path: Path, page: int, max_pixels: int) -> Decoded:
+    """Read a mask that is no picture file: MATLAB's, or outlines that are drawn; ``page`` is the picture's id there."""
+    if path.suffix == ".mat":
+        from denseg.data.matlab import matlab_pixels
+
+        return matlab_pixels(path, max_pixels=max_pixels)
+    from denseg.data.annotations import annotated_pixels
+
+    return annotated_pixels(path, page, max_pixels=max_pixels)
 
 
 def _is_tiff(file: IO[bytes]) -> bool:

@@ -44,6 +44,7 @@ class Description(BaseModel):
 
     Attributes:
         path: The file it came from; ``None`` where there is none.
+        source: Who says it, for messages.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -59,8 +60,14 @@ class Description(BaseModel):
     split: dict[Literal["train", "val", "test"], str | tuple[str, ...]] = Field(
         default_factory=dict, description="stems, or a text file with one stem in a line, for each split"
     )
-    group: str = Field("", description="`folder`, or a regular expression on the stem; its first group names the group")
+    group: str = Field(
+        "",
+        description="`folder`, a CSV file with columns stem and group, or a regular expression with one group",
+    )
+    other: str = Field("", description="what every stored value means that is named nowhere: a class, or `ignore`")
+    layout: str = Field("", description="name of a public layout, or `folder`; recognised by its files if empty")
     path: Path | None = Field(None, exclude=True)
+    source: str = Field("dataset.yaml", exclude=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -81,7 +88,7 @@ class Description(BaseModel):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"the class {name!r} is named twice")
-        if self.group and self.group != "folder":
+        if self.group and self.group != "folder" and not self.group.endswith(".csv"):
             try:
                 groups = re.compile(self.group).groups
             except re.error as error:
@@ -90,6 +97,8 @@ class Description(BaseModel):
                 raise ValueError("group needs a part in round brackets that names the group, for example '^(.+)_'")
         for key, label in self.label_map.items():
             self.label_of(label, key)
+        if self.other:
+            self.label_of(self.other, "other")
         return self
 
     def label_of(self, label: int | str, key: str) -> int | None:
@@ -145,6 +154,8 @@ def read_description(root: Path) -> Description:
         return Description(path=path)
     if not isinstance(values, dict):
         raise DataError(f"{path}: must hold keys and values, got a {type(values).__name__}", path=path)
+    for hidden in {"path", "source"} & values.keys():
+        raise DataError(f"{path}: no key named {hidden}", path=path)
     try:
         return Description.model_validate({**values, "path": path})
     except ValidationError as error:
@@ -199,7 +210,7 @@ def _fault(error: ValidationError) -> str:
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         fields = ClassDescription.model_fields if first["loc"][0] == "classes" else Description.model_fields
-        known = [name for name in fields if name != "path"]
+        known = [name for name in fields if name not in {"path", "source"}]
         near = nearest_name(str(first["loc"][-1]), known)
         hint = f" Did you mean {near}?" if near else f" Known: {', '.join(known)}."
         return f"no key named {where}.{hint}"

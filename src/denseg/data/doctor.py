@@ -6,7 +6,7 @@ Letters: N pairs, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from denseg.data.fingerprint import build_fingerprint
 from denseg.data.folder import Inventory, Pair, discover
 from denseg.data.hygiene import check_splits, find_series, suggest_groups
 from denseg.data.proposal import Proposal, propose_encoding
+from denseg.data.remember import FactsCache, cache_folder
 from denseg.data.survey import THUMBNAIL, Look, PairFacts, look_at
 from denseg.types import ClassTable
 
@@ -31,6 +32,7 @@ __all__ = ["Examination", "examine"]
 Progress = Callable[[int, int], None]
 CLOSE_LOOKS = 64  # masks whose objects and boundaries are measured
 FEW_PICTURES = 4
+REMEMBERED = 400  # pairs from which on facts are kept in the cache
 MOSTLY = 0.5
 _RANK = {"error": 0, "warning": 1, "info": 2}
 _DEPTHS = ("uint8", "uint16", "float32")
@@ -108,13 +110,28 @@ def examine(
     inventory = discover(root)
     close = max(1, len(inventory.pairs) // CLOSE_LOOKS)
     looks = [Look(pair, config.max_pixels, index % close == 0) for index, pair in enumerate(inventory.pairs)]
-    facts: list[PairFacts | None] = [None] * len(looks)
-    for done, (index, fact) in enumerate(work_through(look_at, looks, lost=_lost, workers=workers), 1):
+    facts: dict[int, PairFacts] = {}
+    for index, fact in _read_all(looks, workers):
         facts[index] = fact
         if progress is not None:
-            progress(done, len(looks))
-    seen = [(pair, fact) for pair, fact in zip(inventory.pairs, facts, strict=True) if fact is not None]
-    return _conclude(inventory, seen, config)
+            progress(len(facts), len(looks))
+    return _conclude(inventory, [(pair, facts[index]) for index, pair in enumerate(inventory.pairs)], config)
+
+
+def _read_all(looks: Sequence[Look], workers: int | None) -> Iterator[tuple[int, PairFacts]]:
+    """Read every pair, but for those of a large data set that were read before and have not changed."""
+    cache = FactsCache(cache_folder() if len(looks) >= REMEMBERED else None)
+    try:
+        known = set()
+        for index, fact in cache.recall(looks):
+            known.add(index)
+            yield index, fact
+        left = [index for index in range(len(looks)) if index not in known]
+        for place, fact in work_through(look_at, [looks[index] for index in left], lost=_lost, workers=workers):
+            cache.keep(looks[left[place]], fact)
+            yield left[place], fact
+    finally:
+        cache.close()
 
 
 def _lost(look: Look, reason: str) -> PairFacts:

@@ -34,7 +34,7 @@ CODES: Mapping[str, tuple[Severity, str]] = MappingProxyType(
         "bands-differ": ("error", "pictures differ in their number of bands"),
         "depth-differs": ("warning", "pictures differ in the type of their values"),
         "deep-images": ("info", "pictures of 16 bits or floating point"),
-        "nan-pixels": ("warning", "pictures hold NaN or infinity"),
+        "nan-pixels": ("warning", "pictures hold NaN, infinity or pixels declared as no data"),
         "alpha": ("warning", "pictures have transparency"),
         "cmyk": ("warning", "pictures are in CMYK"),
         "constant-image": ("warning", "pictures hold a single value"),

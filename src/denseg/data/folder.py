@@ -8,6 +8,7 @@ names, and masks may carry a suffix such as ``_mask``. Public data sets are reco
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 from collections import defaultdict
@@ -233,7 +234,10 @@ def _described(inventory: Inventory) -> Inventory:
                 path=description.path,
             )
         pairs = [replace(pair, split=wanted[pair.stem]) for pair in pairs if pair.stem in wanted]
-    if description.group:
+    if description.group.endswith(".csv"):
+        groups = _group_table(root / description.group)
+        pairs = [replace(pair, group=groups.get(pair.stem, "")) for pair in pairs]
+    elif description.group:
         pairs = [replace(pair, group=_group(root, pair, description)) for pair in pairs]
     return replace(inventory, pairs=sort_pairs(pairs), splits=split_names(pairs))
 
@@ -251,6 +255,16 @@ def _stems(root: Path, source: Path | None, stems: str | tuple[str, ...]) -> lis
 
 def _is_picture(name: str) -> bool:
     return f".{name.rpartition('.')[2]}".lower() in IMAGE_SUFFIXES
+
+
+def _group_table(path: Path) -> dict[str, str]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return {row["stem"]: row["group"] for row in csv.DictReader(file)}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"cannot read the groups in {path}: {error}", path=path) from error
+    except KeyError as error:
+        raise DataError(f"{path}: needs the columns stem and group, and has no {error}", path=path) from error
 
 
 def _group(root: Path, pair: Pair, description: Description) -> str:

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from denseg.data.decode import decode
 from denseg.data.encoding import MaskEncoding
 from denseg.data.folder import Pair
-from denseg.data.images import match_bands, read_image
+from denseg.data.images import match_bands, read_image, to_image
 from denseg.data.masks import RawMask, read_mask
 from denseg.data.stored import DEFAULT_MAX_PIXELS
 from denseg.errors import DataError
@@ -81,7 +82,8 @@ def read_pair(
 ) -> tuple[Pixels, NDArray[np.uint8] | NDArray[np.uint16]]:
     """Read a pair and check that picture and mask are of one size.
 
-    Where a float picture is not finite (no data), the labels become ``ignore_index``; the picture is left as it is.
+    Where a float picture is not finite, or a file declares no data, the labels become ``ignore_index``; the picture is
+    left as it is.
 
     Args:
         pair: The pair.
@@ -95,7 +97,9 @@ def read_pair(
     Raises:
         DataError: A file cannot be read or decoded, or the sizes differ.
     """
-    image = read_pair_image(pair, bands=bands, max_pixels=max_pixels)
+    decoded = decode(pair.image, page=pair.image_page, max_pixels=max_pixels)
+    image = to_image(decoded)
+    image = image if bands is None else match_bands(image, bands, pair.image)
     labels = read_pair_labels(pair, encoding, max_pixels=max_pixels)
     if image.shape[:2] != labels.shape:
         raise DataError(
@@ -107,4 +111,6 @@ def read_pair(
         hole = np.asarray(~np.isfinite(image).all(axis=2))
         if bool(hole.any()):
             labels[hole] = encoding.ignore_index
+    if decoded.hole is not None:
+        labels[decoded.hole] = encoding.ignore_index
     return image, labels

@@ -64,12 +64,14 @@ class Decoded:
         values: ``(H, W)`` for grey and palette, ``(H, W, C)`` for colour and bands; the stored dtype.
         palette: ``(N, 3)`` uint8, for kind ``palette``.
         alpha: ``(H, W)`` float32 in 0..1, or ``None`` where every pixel is opaque by format.
+        hole: ``(H, W)`` where the file declares that there is no data, or ``None`` where it declares nothing.
     """
 
     header: Header
     values: Pixels
     palette: NDArray[np.uint8] | None = None
     alpha: NDArray[np.float32] | None = None
+    hole: NDArray[np.bool_] | None = None
 
 
 def orient(values: Pixels, orientation: int) -> Pixels:

@@ -44,7 +44,7 @@ class ImageFacts:
         high: Largest finite value of each band, of the sample.
         mean: Mean of each band, of the sample.
         std: Standard deviation of each band, of the sample.
-        holes: Share of pixels that are not finite.
+        holes: Share of pixels that are not finite or declared to hold no data.
         levels: Distinct colours in a small part of the sample: few for a mask that was taken for a picture.
         thumbnail: ``(16, 16)`` uint8 grey picture, stretched to its own range; all zero for a constant one.
     """
@@ -148,11 +148,11 @@ def look_at(look: Look) -> PairFacts:
 def _image_facts(look: Look) -> ImageFacts:
     decoded = decode(look.pair.image, page=look.pair.image_page, max_pixels=look.max_pixels)
     image = to_image(decoded)
-    holes = 0.0
+    holes = 0.0 if decoded.hole is None else float(decoded.hole.mean())
     if image.dtype.kind == "f":
         finite = np.asarray(np.isfinite(image).all(axis=2))
-        holes = 1 - float(finite.mean())
-        image = np.where(finite[:, :, None], image, np.float32(0)) if holes else image
+        holes = max(holes, 1 - float(finite.mean()))
+        image = image if bool(finite.all()) else np.where(finite[:, :, None], image, np.float32(0))
     step = (-(-image.shape[0] // SAMPLE), -(-image.shape[1] // SAMPLE))
     thin = image[:: step[0], :: step[1]].reshape(-1, image.shape[2])  # (H, W, C) -> (n, C)
     sample = np.ascontiguousarray(thin.T, np.float64)  # (C, n)

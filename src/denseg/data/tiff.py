@@ -26,6 +26,7 @@ Pixels = NDArray[Any]
 MAX_CHANNELS = 1024  # hyperspectral cubes have some hundreds; a damaged header has billions
 _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE = 0, 1, 2, 3
 _JPEG = {6, 7, 34892, 33007}
+_GDAL_NODATA = 42113
 _ASSOCIATED, _UNASSOCIATED = 1, 2  # ExtraSamples that are alpha
 
 
@@ -211,7 +212,23 @@ def to_decoded(path: Path, page: Any, header: Header, values: Pixels) -> Decoded
     if header.kind == "palette":
         values = values.astype(np.uint8) if values.dtype == bool else values
         palette = (np.asarray(page.colormap).T >> 8).astype(np.uint8)  # (3, N) 16 bits -> (N, 3) 8 bits
-    return Decoded(header, orient(values, header.orientation), palette, alpha)
+    hole = _no_data(page, values)
+    hole = None if hole is None else orient(hole, header.orientation)
+    return Decoded(header, orient(values, header.orientation), palette, alpha, hole)
+
+
+def _no_data(page: Any, values: Pixels) -> NDArray[np.bool_] | None:
+    """Find the pixels that GDAL's tag declares to hold no data: all bands hold its value."""
+    tag = page.tags.get(_GDAL_NODATA)
+    if tag is None:
+        return None
+    try:
+        value = float(str(tag.value).strip("\0 "))
+    except ValueError:
+        return None
+    same = np.asarray(np.isnan(values) if np.isnan(value) else values == value, bool)
+    hole = np.asarray(same.all(axis=2)) if same.ndim == 3 else same
+    return hole if bool(hole.any()) else None
 
 
 def _full_scale(page: Any, values: Pixels, header: Header) -> Pixels:
