@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from denseg.errors import ShapeError, UsageError
 from denseg.inference.canvas import fit_size, run_on_canvas
 from denseg.inference.halo import Reach
-from denseg.inference.runtime import SeamReport, run_plan
+from denseg.inference.runtime import SeamReport, plan_tiles, run_plan
 from denseg.inference.strategy import TileOptions
 from denseg.inference.tiled import TiledModel, model_parts
 from denseg.inference.views import Views
@@ -110,6 +110,23 @@ def test_a_small_memory_limit_gives_exact_tiles(build):
     assert strategy.exact
     assert strategy.plan.window[0] ** 2 * part._pixel_bytes() <= 20_000_000
     assert strategy.reason == "one pixel reaches 23 pixels far"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 6000), st.integers(1, 6000), st.integers(3_000_000, 60_000_000))
+def test_chosen_tiles_are_even_and_within_memory(build, height, width, memory):
+    for kind, halo, bytes_per_pixel in (("unet", Reach(24, "known"), 300.0), ("valid", None, 300.0)):
+        part = tiled(build(kind), memory=memory, reach=halo)
+        part._bytes = bytes_per_pixel  # measured once for all
+        strategy = part.strategy(height, width)
+        plan = strategy.plan
+        assert strategy.exact
+        assert plan.window[0] * plan.window[1] * bytes_per_pixel <= memory
+        if strategy.mode == "halo":
+            side = int((memory / bytes_per_pixel) ** 0.5) // 4 * 4
+            largest = plan_tiles(height, width, tile=min(side, 2048), overlap=48, multiple=4)
+            assert (plan.rows, plan.columns) == (largest.rows, largest.columns)
+            assert plan.window[0] * plan.window[1] <= largest.window[0] * largest.window[1]
 
 
 def test_a_tile_that_holds_the_image_is_the_whole(build):

@@ -259,25 +259,38 @@ class TiledModel:
         return lambda top, left, height, width: image[:, top : top + height, left : left + width]
 
     def _overlap_tile(self, height: int, width: int, pixels: int) -> Strategy:
+        margin, step = self.geometry.margin, self.geometry.size_step
         if self.options.tile is not None:
-            tile = fit_size(self.options.tile, self.geometry)
+            tile = (fit_size(self.options.tile, self.geometry),) * 2
         else:
-            tile = fit_size(min(int(pixels**0.5), LARGEST_TILE) - self.geometry.size_step, self.geometry)
-            tile = max(tile, fit_size(2 * self.geometry.margin + 8 * self.geometry.size_step, self.geometry))
+            most = fit_size(min(int(pixels**0.5), LARGEST_TILE) - step, self.geometry)
+            most = max(most, fit_size(2 * margin + 8 * step, self.geometry))
+            kept = (most - 2 * margin) // step * step
+            evenly = [_round_up(-(-side // -(-side // kept)), step) for side in (height, width)]
+            tile = fit_size(evenly[0] + 2 * margin, self.geometry), fit_size(evenly[1] + 2 * margin, self.geometry)
         overlap = self.options.overlap or 0
-        plan = plan_tiles(
-            height, width, tile=tile, overlap=overlap, multiple=self.geometry.size_step, margin=self.geometry.margin
-        )
+        plan = plan_tiles(height, width, tile=tile, overlap=overlap, multiple=step, margin=margin)
         return Strategy("overlap_tile", plan, True, "the model keeps only what it has full context for")
 
     def _halo(self, height: int, width: int, pixels: int, halo: int, reason: str) -> Strategy:
         overlap = 2 * halo if self.options.overlap is None else self.options.overlap
-        trim = _round_up(-(-overlap // 2), self.multiple)
-        tile = self.options.tile or self._tile_size(pixels, least=2 * trim + 4 * self.multiple)
+        tile: int | tuple[int, int] | None = self.options.tile
+        if tile is None:
+            lost = 2 * _round_up(-(-overlap // 2), self.multiple)
+            most = self._tile_size(pixels, least=lost + 4 * self.multiple)
+            tile = self._even_tile(height, most, lost), self._even_tile(width, most, lost)
         plan = plan_tiles(height, width, tile=tile, overlap=overlap, multiple=self.multiple)
         if overlap < 2 * halo and not plan.whole:
             return Strategy("halo", plan, False, f"exact tiles share {2 * halo} pixels ({reason}), these {overlap}")
         return Strategy("halo", plan, True, reason)
+
+    def _even_tile(self, side: int, most: int, lost: int) -> int:
+        """The smallest tile that needs no more windows than the largest one."""
+        canvas = _round_up(side, self.multiple)
+        count = 1 + max(0, -(-(canvas - most) // (most - lost)))
+        return max(
+            _round_up(-(-(canvas + lost * (count - 1)) // count), self.multiple), min(most, lost + self.multiple)
+        )
 
     def _blend(self, height: int, width: int, pixels: int, reach: Reach) -> Strategy:
         tile = _round_up(self.options.tile or self._tile_size(pixels, least=4 * self.multiple), self.multiple)
