@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the benchmarks and writes ``benchmarks/results``: ``python -m benchmarks.run [training] [inference]``."""
+"""Runs benchmarks and writes ``benchmarks/results``: ``python -m benchmarks.run [training] [inference] [check]``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
+from benchmarks import against_pillow
 from benchmarks.against_smp import PEER, inference_cases, training_cases
 from benchmarks.harness import interleave, write_results
 
@@ -24,7 +25,14 @@ SUITES = {
         "One image of 512x512 to labels, 21 classes.",
         inference_cases,
     ),
+    "check": (
+        "pillow_check",
+        "Check",
+        "`denseg check` of a folder that was never seen, against decoding its files and nothing else.",
+        against_pillow.check_cases,
+    ),
 }
+PEERS = {"check": against_pillow.PEER}
 
 
 def main() -> int:
@@ -50,7 +58,7 @@ def main() -> int:
                 f"({result.quartiles[0]:.3f}-{result.quartiles[1]:.3f})",
                 flush=True,
             )
-        for path in write_results(file, title, results, about=about, peer=PEER):
+        for path in write_results(file, title, results, about=about, peer=PEERS.get(name, PEER)):
             print(path)
     return 0 if reached else 1
 

@@ -13,12 +13,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from denseg.data.stored import DEFAULT_MAX_PIXELS, Decoded, Header
 from denseg.errors import ImageError
 
-__all__ = ["DEFAULT_MAX_PIXELS", "decode", "fault_boundary", "read_header"]
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["DEFAULT_MAX_PIXELS", "decode", "fault_boundary", "glance", "read_header"]
 
 for _name in ("tifffile", "PIL"):
     logging.getLogger(_name).addHandler(logging.NullHandler())  # a decoder's log is not for the user's terminal
@@ -159,6 +162,31 @@ class _Muted:
 
 
 _muted = _Muted()
+
+
+def glance(path: Path, *, page: int = 0, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[Header, Image.Image] | None:
+    """Decode an ordinary 8-bit file into Pillow's own memory: what statistics need, without a copy.
+
+    Args:
+        path: The file.
+        page: Which page; only the first of an ordinary file can be had like this.
+        max_pixels: More than this is refused before anything is decoded.
+
+    Returns:
+        The header, and the picture as stored, not turned; ``None`` for a file that only :func:`decode` reads right.
+
+    Raises:
+        ImageError: The file is missing, no picture, damaged, truncated, or too large.
+    """
+    if page or path.suffix in {".mat", ".json"}:
+        return None
+    with fault_boundary(path), path.open("rb") as file:
+        if _is_tiff(file):
+            return None
+        from denseg.data.pillow import pillow_glance
+
+        header, image = pillow_glance(path, file, max_pixels=max_pixels)
+    return None if image is None else (header, image)
 
 
 def _other_mask(path: Path, page: int, max_pixels: int) -> Decoded:

@@ -99,6 +99,8 @@ class MaskEncoding:
 
     def lookup_all(self, values: NDArray[np.int64]) -> NDArray[np.int32]:
         """Give the labels of stored values (colours as ``red << 16 | green << 8 | blue``); -1 where there is none."""
+        if self.kind == "index" and values.size and int(values.min()) >= 0 and int(values.max()) < 256:
+            return _table(self, 256)[values]
         return _resolve(self, values)
 
     def to_json(self) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +26,8 @@ from denseg.files import sha256_of
 __all__ = ["Series", "check_splits", "find_copies", "find_series", "suggest_groups"]
 
 NEAR = 6.0  # root mean square difference of 8-bit thumbnails; measured: copies up to 4.3, other scenes from 20
+FEW = 2500  # pictures up to which all distances are computed
+NEIGHBOURS = 3
 PCA = 12  # dimensions that neighbours are looked for in
 MIN_SERIES = 8  # pictures; fewer cannot be told from chance
 ALIKE = 0.75  # probability that two consecutive pictures are nearer than two others of the series
@@ -257,31 +258,40 @@ def _follow_each_other(flat: NDArray[np.uint8]) -> bool:
 
 
 def _near_pairs(thumbnails: Thumbnails) -> list[tuple[int, int]]:
-    """Find pictures whose thumbnails nearly agree: the three nearest of each, looked for in few dimensions."""
-    from scipy.spatial import cKDTree
-
+    """Find pictures whose thumbnails nearly agree, with the three nearest of each."""
     flat = thumbnails.reshape(len(thumbnails), thumbnails.shape[1] * thumbnails.shape[2]).astype(np.float32)
-    plain = flat.max(axis=1) == 0  # constant pictures are all alike
-    kept = np.flatnonzero(~plain)
+    kept = np.flatnonzero(flat.max(axis=1, initial=0) > 0)  # constant pictures are all alike
     if len(kept) < 2:
         return []
     flat = flat[kept]
-    centred = flat - flat.mean(0)
-    sample = centred[:: max(1, len(flat) // 2000)]
-    axes = np.linalg.eigh(sample.T @ sample)[1][:, -PCA:]  # (256, PCA); distances only shrink in them
-    points = centred @ axes
-    radius = NEAR * flat.shape[1] ** 0.5
-    nearest = cKDTree(points).query(points, k=min(4, len(points)), distance_upper_bound=radius)
-    reach, found = np.asarray(nearest[0]), np.asarray(nearest[1])
-    pairs: dict[tuple[int, int], Any] = {}
-    for row, (distances, places) in enumerate(zip(reach, found, strict=True)):
-        for distance, place in zip(distances, places, strict=True):
-            if not np.isfinite(distance) or place == row:
-                continue
-            if float(np.sqrt(((flat[row] - flat[place]) ** 2).mean())) <= NEAR:
-                a, b = sorted((int(kept[row]), int(kept[place])))
-                pairs[a, b] = True
-    return sorted(pairs)
+    candidates = _candidates(flat, NEAR * flat.shape[1] ** 0.5)
+    near = [(a, b) for a, b in candidates if float(np.sqrt(((flat[a] - flat[b]) ** 2).mean())) <= NEAR]
+    return sorted((int(kept[a]), int(kept[b])) for a, b in near)
+
+
+def _candidates(flat: NDArray[np.float32], radius: float) -> set[tuple[int, int]]:
+    """Give pairs of rows that may be within a distance: by all distances for few, in few dimensions for many."""
+    if len(flat) <= FEW:
+        squares = (flat**2).sum(1)
+        distances = squares[:, None] + squares - 2 * flat @ flat.T
+        np.fill_diagonal(distances, np.inf)
+        nearest = np.argsort(distances, axis=1, kind="stable")[:, :NEIGHBOURS]
+        rows = np.arange(len(flat))[:, None]
+        reached = distances[rows, nearest] <= (1.01 * radius) ** 2 + 1
+    else:
+        from scipy.spatial import cKDTree
+
+        centred = flat - flat.mean(0)
+        sample = centred[:: max(1, len(flat) // 2000)]
+        points = centred @ np.linalg.eigh(sample.T @ sample)[1][:, -PCA:]  # distances only shrink in fewer dimensions
+        found = cKDTree(points).query(points, k=NEIGHBOURS + 1, distance_upper_bound=radius)
+        nearest, reached = np.asarray(found[1]), np.isfinite(np.asarray(found[0]))
+    return {
+        (min(row, int(place)), max(row, int(place)))
+        for row in np.flatnonzero(reached.any(axis=1)).tolist()
+        for place in nearest[row][reached[row]]
+        if place != row
+    }
 
 
 def _files(pairs: Sequence[Pair], groups: Sequence[Sequence[int]]) -> list[Path]:

@@ -6,12 +6,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from denseg.data.description import Description
+if TYPE_CHECKING:
+    from denseg.data.description import Description
 
 __all__ = ["Inventory", "Pair", "sort_pairs", "split_names"]
 
 ORDER = ("train", "val", "test")
+
+
+def _nothing_said() -> Description:
+    from denseg.data.description import Description  # not at the top: workers that read pairs need none of it
+
+    return Description()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +69,7 @@ class Inventory:
     twice: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
     splits: tuple[str, ...] = ()
     ignored: tuple[Path, ...] = ()
-    description: Description = field(default_factory=Description)
+    description: Description = field(default_factory=_nothing_said)
 
     def of(self, split: str | None) -> tuple[Pair, ...]:
         """Give the pairs of one split; all of them for ``None`` or ``all``."""

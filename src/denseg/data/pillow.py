@@ -23,7 +23,7 @@ from PIL import Image
 
 from denseg.data.stored import Decoded, Header, Kind, check_size, opaque, orient
 
-__all__ = ["pillow_header", "pillow_pixels"]
+__all__ = ["pillow_glance", "pillow_header", "pillow_pixels"]
 
 Pixels = NDArray[Any]
 Alpha = NDArray[np.float32]
@@ -94,6 +94,26 @@ def pillow_pixels(path: Path, file: IO[bytes], *, max_pixels: int) -> Decoded:
         if values.ndim == 3 and values.shape[2] in (2, 4):
             return _with_alpha(header, values)
         return _upright(header, values, None, _keyed_alpha(values, clear))
+
+
+def pillow_glance(path: Path, file: IO[bytes], *, max_pixels: int) -> tuple[Header, Image.Image | None]:
+    """Decode a file into Pillow's own memory: what statistics need, without a copy.
+
+    Args:
+        path: For messages.
+        file: The open file.
+        max_pixels: More than this is refused before anything is decoded.
+
+    Returns:
+        The header, and the picture as stored, not turned; ``None`` where Pillow's form is not the stored one.
+    """
+    with _open(path, file) as image:
+        check_size(path, image.width, image.height, max_pixels)
+        header = _header(image, file)
+        if image.mode not in {"L", "RGB", "P"} or header.alpha or _is_deep(image) or _stretched_from(image):
+            return header, None
+        image.load()
+        return header, image
 
 
 @contextmanager

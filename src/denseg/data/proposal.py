@@ -52,10 +52,13 @@ class Proposal:
         counts = np.zeros(len(self.classes) + 1, np.int64)
         if facts.kind == "float":
             return counts
-        tally = Tally.of([(Path(), facts)], color=self.encoding.kind == "color")
-        labels = self.encoding.lookup_all(tally.values)
+        values, pixels = facts.values, facts.counts
+        if self.encoding.kind == "color":
+            tally = Tally.of([(Path(), facts)], color=True)
+            values, pixels = tally.values, tally.pixels
+        labels = self.encoding.lookup_all(values)
         labels = np.where((labels < 0) | (labels >= len(self.classes)), len(self.classes), labels)
-        np.add.at(counts, labels, tally.pixels)
+        np.add.at(counts, labels, pixels)
         return counts
 
 

@@ -6,18 +6,19 @@ Letters: H and W height and width in pixels, C bands.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from denseg.data.decode import decode
-from denseg.data.folder import Pair
+from denseg.data.decode import decode, glance
 from denseg.data.images import ImageInfo, image_info, to_image
+from denseg.data.inventory import Pair
 from denseg.data.masks import RawMask, to_mask
-from denseg.data.stored import DEFAULT_MAX_PIXELS
+from denseg.data.shapes import boundary_share, connected_areas
+from denseg.data.stored import DEFAULT_MAX_PIXELS, Header, orient
 from denseg.errors import ImageError
 
 __all__ = ["FEW_VALUES", "THUMBNAIL", "ImageFacts", "Look", "MaskFacts", "PairFacts", "look_at"]
@@ -146,7 +147,18 @@ def look_at(look: Look) -> PairFacts:
 
 
 def _image_facts(look: Look) -> ImageFacts:
-    decoded = decode(look.pair.image, page=look.pair.image_page, max_pixels=look.max_pixels)
+    pair = look.pair
+    light = glance(pair.image, page=pair.image_page, max_pixels=look.max_pixels)
+    if light is not None and light[1].mode in {"L", "RGB"}:
+        header, picture = light
+        side = min(picture.width, SAMPLE), min(picture.height, SAMPLE)
+        thin = np.asarray(picture.resize(side, Image.Resampling.NEAREST))
+        thin = thin[:, :, None] if thin.ndim == 2 else thin  # (h, w, C)
+        if bool((thin == thin[0, 0]).all()):
+            thin = np.asarray(picture).reshape(-1, 1, thin.shape[2])  # perhaps only the sample is constant
+        plane = picture.getchannel(1) if picture.mode == "RGB" else picture
+        return _facts(header, thin, 0.0, orient(_shrunk(plane), header.orientation))
+    decoded = decode(pair.image, page=pair.image_page, max_pixels=look.max_pixels)
     image = to_image(decoded)
     holes = 0.0 if decoded.hole is None else float(decoded.hole.mean())
     if image.dtype.kind == "f":
@@ -154,51 +166,54 @@ def _image_facts(look: Look) -> ImageFacts:
         holes = max(holes, 1 - float(finite.mean()))
         image = image if bool(finite.all()) else np.where(finite[:, :, None], image, np.float32(0))
     step = (-(-image.shape[0] // SAMPLE), -(-image.shape[1] // SAMPLE))
-    thin = image[:: step[0], :: step[1]].reshape(-1, image.shape[2])  # (H, W, C) -> (n, C)
-    sample = np.ascontiguousarray(thin.T, np.float64)  # (C, n)
-    low, high, mean = sample.min(1), sample.max(1), sample.mean(1)
-    if bool((low == high).all()) and len(image):  # perhaps only the sample is constant
-        low, high = image.min((0, 1)), image.max((0, 1))
+    thin = image[:: step[0], :: step[1]]
+    if bool((thin == thin[0, 0]).all()):
+        thin = image
+    middle = np.ascontiguousarray(image[:, :, image.shape[2] // 2])
+    plane = Image.fromarray(middle if middle.dtype == np.uint8 else middle.astype(np.float32))
+    return _facts(decoded.header, thin, holes, _shrunk(plane))
+
+
+def _facts(header: Header, thin: NDArray[Any], holes: float, thumbnail: NDArray[np.float32]) -> ImageFacts:
+    sample: NDArray[np.float64] = np.ascontiguousarray(thin.reshape(-1, thin.shape[2]).T, np.float64)  # (C, n)
+    mean = sample.mean(1)
+    spread = float(thumbnail.max() - thumbnail.min())
+    stretched = np.rint((thumbnail - thumbnail.min()) * (255 / spread if spread > 0 else 0))
     return ImageFacts(
-        info=image_info(decoded.header),
-        low=tuple(map(float, low)),
-        high=tuple(map(float, high)),
+        info=image_info(header),
+        low=tuple(map(float, sample.min(1))),
+        high=tuple(map(float, sample.max(1))),
         mean=tuple(map(float, mean)),
         std=tuple(map(float, np.sqrt(((sample - mean[:, None]) ** 2).mean(1)))),
         holes=holes,
-        levels=len(np.unique(_MIX[: len(sample)] @ sample[:, ::4])),
-        thumbnail=_thumbnail(image),
+        levels=len(np.unique(_MIX[: len(sample)] @ sample[:, ::16])),
+        thumbnail=stretched.astype(np.uint8),
     )
 
 
-def _thumbnail(image: NDArray[Any]) -> NDArray[np.uint8]:
-    """Average the middle band to 16x16 and stretch: a copy of other size, quality or exposure looks the same."""
-    plane = np.ascontiguousarray(image[:, :, image.shape[2] // 2])
-    plane = plane if plane.dtype == np.uint8 else plane.astype(np.float32)
-    small = Image.fromarray(plane).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
-    grey = np.asarray(small, np.float32)
-    spread = float(grey.max() - grey.min())
-    stretched: NDArray[np.uint8] = np.rint((grey - grey.min()) * (255 / spread if spread > 0 else 0)).astype(np.uint8)
-    return stretched
+def _shrunk(plane: Image.Image) -> NDArray[np.float32]:
+    """Average one band to 16x16: a copy of other size or quality looks the same."""
+    return np.asarray(plane.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX), np.float32)
 
 
 def _mask_facts(look: Look) -> MaskFacts:
-    path = look.pair.mask
-    decoded = decode(path, page=look.pair.mask_page, max_pixels=look.max_pixels)
+    path, page = look.pair.mask, look.pair.mask_page
+    light = None if look.shapes else glance(path, page=page, max_pixels=look.max_pixels)
+    if light is not None and light[1].mode in {"L", "P"} and light[0].format not in LOSSY:
+        counts = np.asarray(light[1].histogram(), np.int64)
+        values = np.flatnonzero(counts)
+        if len(values) <= FEW_VALUES:
+            return _plain_facts(light[0], light[1], values.astype(np.int64), counts[values])
+    decoded = decode(path, page=page, max_pixels=look.max_pixels)
     raw = to_mask(decoded, path)
     codes = _codes(raw)
     values, counts = _tally(codes)
     lossy = decoded.header.format in LOSSY and len(values) > 1
     many = len(values) > FEW_VALUES
     flat = _flat_counts(raw, codes, values, FLAT_STEP if lossy else 0) if lossy or many else counts
-    boundary = -1.0
-    objects: tuple[tuple[int, int, float], ...] = ()
-    if look.shapes and 1 < len(values) <= 256 and not lossy:
-        boundary, objects = _shapes(codes, values)
-    if len(values) > MAX_VALUES:
-        keep = np.sort(np.argsort(-counts, kind="stable")[:MAX_VALUES])
-        values, counts, flat = values[keep], counts[keep], flat[keep]
-    return MaskFacts(
+    measured = look.shapes and 1 < len(values) <= 256 and not lossy
+    ramps = (many or look.shapes) and raw.kind in {"index", "color"}
+    facts = MaskFacts(
         info=image_info(decoded.header),
         kind=raw.kind,
         values=values,
@@ -207,10 +222,24 @@ def _mask_facts(look: Look) -> MaskFacts:
         palette=raw.palette,
         lossy=lossy,
         transparent=raw.transparent,
-        ramps=_ramps(raw, codes) if (many or look.shapes) and raw.kind in {"index", "color"} else -1.0,
-        boundary=boundary,
-        objects=objects,
+        ramps=_ramps(raw, codes) if ramps else -1.0,
+        boundary=boundary_share(codes) if measured else -1.0,
+        objects=_objects(codes, values) if measured else (),
     )
+    if len(values) <= MAX_VALUES:
+        return facts
+    keep = np.sort(np.argsort(-counts, kind="stable")[:MAX_VALUES])
+    return replace(facts, values=values[keep], counts=counts[keep], flat=flat[keep])
+
+
+def _plain_facts(
+    header: Header, picture: Image.Image, values: NDArray[np.int64], counts: NDArray[np.int64]
+) -> MaskFacts:
+    """Take a mask of few values, grey or palette, from its histogram alone."""
+    palette = None
+    if picture.mode == "P":
+        palette = np.asarray(picture.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+    return MaskFacts(image_info(header), "index" if palette is None else "palette", values, counts, counts, palette)
 
 
 def _codes(raw: RawMask) -> NDArray[Any]:
@@ -268,20 +297,14 @@ def _ramps(raw: RawMask, codes: NDArray[Any]) -> float:
     return float(counts[:-CONTOURS].sum()) / changes if changes >= MIN_CHANGES else 0.0
 
 
-def _shapes(codes: NDArray[Any], values: NDArray[np.int64]) -> tuple[float, tuple[tuple[int, int, float], ...]]:
-    """Measure the share of boundary pixels, and how many connected areas of which size each value has."""
-    from scipy import ndimage
-
-    edge = np.zeros(codes.shape, bool)
-    edge[:, :-1] |= codes[:, :-1] != codes[:, 1:]
-    edge[:-1] |= codes[:-1] != codes[1:]
+def _objects(codes: NDArray[Any], values: NDArray[np.int64]) -> tuple[tuple[int, int, float], ...]:
+    """Count the connected areas of each value in a thinned mask, and measure the one that the middle pixel lies in."""
     step = -(-min(codes.shape) // SHAPE_SIDE)
-    thin = codes[::step, ::step]
+    held, pixels = connected_areas(codes[::step, ::step])
     objects = []
     for value in values.tolist():
-        areas, count = ndimage.label(thin == value)
-        if count:
-            pixels = np.sort(np.bincount(areas.reshape(-1))[1:]) * step * step
-            middle = np.searchsorted(np.cumsum(pixels), pixels.sum() / 2)
-            objects.append((value, int(count), float(pixels[middle])))
-    return float(edge.mean()), tuple(objects)
+        areas = np.sort(pixels[held == value]) * step * step
+        if len(areas):
+            middle = np.searchsorted(np.cumsum(areas), areas.sum() / 2)
+            objects.append((value, len(areas), float(areas[middle])))
+    return tuple(objects)
