@@ -285,3 +285,13 @@ def test_probabilities(checkpoint, images, tmp_path):
     assert probabilities.shape == (3, 40, 56)
     assert (probabilities == Predictor.load(checkpoint, device="cpu").probabilities(images / "a.png")).all()
     assert (read(out / "a.png") == probabilities.argmax(axis=0)).all()
+
+
+def test_images_beyond_the_limit_are_refused_unless_it_is_raised(checkpoint, images, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run(checkpoint, images / "a.png", "--out", out, "--max-pixels", 2000) == 1
+    assert capsys.readouterr().err == (
+        f"error: {images / 'a.png'}: 56 x 40 pixels = 2240, more than the limit of 2000; cut the picture into tiles, "
+        "or raise the limit with --max-pixels 2240\n"
+    )
+    assert run(checkpoint, images / "a.png", "--out", out, "--max-pixels", 2240) == 0

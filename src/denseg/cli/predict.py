@@ -38,6 +38,10 @@ def predict(  # noqa: PLR0913 - one parameter per option
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Write DIR/probabilities/STEM.tif, one band per class, too.")
     ] = False,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option("--max-pixels", min=1, help="Refuse larger images, TIFF aside.", show_default=False),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Label again what DIR already holds.")] = False,
     device: DeviceOption = "auto",
     json_path: JsonOption = None,
@@ -56,6 +60,7 @@ def predict(  # noqa: PLR0913 - one parameter per option
             scales=factors,
             flip=flip,
             probabilities=probabilities,
+            max_pixels=max_pixels,
             overwrite=overwrite,
             device=device,
             progress=progress,

@@ -115,6 +115,8 @@ def evaluate(  # noqa: PLR0913 - the options of the command
         predictor = Predictor.load(
             run, device=device, tile=tile, overlap=overlap, options=options, scales=scales, flip=flip
         )
+        if own and folder is not None:
+            predictor.max_pixels = folder.config().data.max_pixels
         encoding, notes = _encoding(predictor, inventory, chosen)
         if name == "all" and split is None:
             notes.append(f"the folder has no split val: all {len(chosen)} images are scored")

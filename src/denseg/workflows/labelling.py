@@ -272,7 +272,8 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OutputError):
         raise error
     if isinstance(error, DensegError):
-        return " ".join(str(error).splitlines())
+        said = " ".join(str(error).splitlines())
+        return said.replace("--set data.max_pixels=", "--max-pixels ")  # what this command calls it
     if isinstance(error, MemoryError) or "alloc" in str(error) or "out of memory" in str(error):
         return "not enough memory for this picture; give a smaller --tile"
     raise error

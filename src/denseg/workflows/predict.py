@@ -97,6 +97,7 @@ def predict(  # noqa: PLR0913 - the options of the command
     flip: bool = False,
     options: TileOptions | None = None,
     probabilities: bool = False,
+    max_pixels: int | None = None,
     overwrite: bool = False,
     device: str = "auto",
     progress: Callable[[float, int], None] | None = None,
@@ -116,6 +117,7 @@ def predict(  # noqa: PLR0913 - the options of the command
         flip: See it mirrored left to right, too.
         options: All options of tiles.
         probabilities: Write ``probabilities/NAME.tif``, one band per class, too.
+        max_pixels: Larger pictures are refused before they are decoded, apart from TIFFs, which are read in windows.
         overwrite: Label again what the folder holds already.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         progress: Called with pictures done, parts of a large one included, and pictures in all.
@@ -137,6 +139,7 @@ def predict(  # noqa: PLR0913 - the options of the command
         predictor = Predictor.load(
             run, device=device, tile=tile, overlap=overlap, options=options, scales=scales, flip=flip
         )
+        predictor.max_pixels = max_pixels or predictor.max_pixels
         views = {"scales": list(scales), "flip": flip}
         digest = _claim(out, predictor, views, overwrite=overwrite)
         todo = [picture for picture in pictures if overwrite or not is_done(out, picture)]
