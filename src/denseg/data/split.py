@@ -135,13 +135,16 @@ def split_rows(pairs: Iterable[Pair], root: Path) -> tuple[SplitRow, ...]:
         ImageError: A file has gone or cannot be read.
     """
     rows = []
+    known: dict[Path, bytes] = {}  # a stack of slices or an annotation file belongs to many pairs
     for pair in pairs:
         digest = hashlib.sha256()
         for path in (pair.image, pair.mask):
             try:
-                digest.update(bytes.fromhex(sha256_of(path)))
+                if path not in known:
+                    known[path] = bytes.fromhex(sha256_of(path))
             except OSError as error:
                 raise ImageError(f"cannot read {path}: {error.strerror or error}", path=path) from error
+            digest.update(known[path])
         rows.append(
             SplitRow(
                 pair.stem, _relative(pair.image, root), _relative(pair.mask, root), pair.split or "", digest.hexdigest()
