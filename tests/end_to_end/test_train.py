@@ -300,6 +300,17 @@ def test_resume_uses_the_state_before_a_damaged_one(run_command: Run, stopped: t
     assert f"going on from {run / 'checkpoints' / 'state.previous.safetensors'}" in note
 
 
+def test_weights_without_a_state_cannot_go_on(run_command: Run, stopped: tuple[Path, Path]) -> None:
+    data, run = stopped
+    for path in (run / "checkpoints").glob("state*"):
+        path.unlink()
+    result = run_command("train", data, "--out", run, "--resume")
+    assert result.code == 1
+    assert result.stderr == (
+        f"error: {run} holds weights but no state to resume from; start from them in another --out with --init {run}\n"
+    )
+
+
 def test_resume_without_a_run_starts_it(run_command: Run, tiny_data: Path, tmp_path: Path) -> None:
     assert run_command("train", tiny_data, *OPTIONS, "--out", tmp_path / "new", "--resume").code == 0
 

@@ -113,8 +113,9 @@ assert code == 0, said
 expected = result(whole)
 names = json.loads((root / "events.json").read_text())
 answer = {"events": len(names), "status": expected[1], "leftovers": expected[2], "wrong": [], "points": []}
-step = max(1, len(names) // points)
-for point in range(1, len(names) + 1, step):
+# The first events make the folder: each is a state of its own. Later ones repeat from epoch to epoch.
+chosen = {*range(1, 31, 3), *range(31, len(names) + 1, max(1, len(names) // points)), len(names)}
+for point in sorted(chosen):
     out = root / f"stopped-{point}"
     where = f"{point}: {names[point - 1]}"
     answer["points"].append(where)
@@ -125,7 +126,7 @@ for point in range(1, len(names) + 1, step):
     got = result(out) if code == 0 else ("failed", said, [])
     if got != expected:
         answer["wrong"].append(f"{where}: {got}")
-    shutil.rmtree(out)
+    shutil.rmtree(out, ignore_errors=True)
 print(json.dumps(answer))
 """
 
@@ -145,7 +146,7 @@ def drive(data: Path, root: Path, points: int, name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
 def test_stopped_anywhere_and_resumed_gives_the_same_bits(tiny_data: Path, tmp_path: Path, name: str) -> None:
-    answer = drive(tiny_data, tmp_path, 20, name)
+    answer = drive(tiny_data, tmp_path, 14, name)
     assert answer["wrong"] == []
     assert answer["status"] == "finished"
     assert answer["leftovers"] == []

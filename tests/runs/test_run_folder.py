@@ -186,6 +186,14 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     assert run.config()
 
 
+def test_leftovers_of_a_process_killed_at_its_first_write_are_no_hindrance(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    for name in (".lock", ".run.json.12-ab.tmp"):
+        (tmp_path / "run" / name).write_text("")
+    run = create(tmp_path / "run")
+    assert sorted(path.name for path in run.path.iterdir() if path.name.startswith(".")) == [".lock"]
+
+
 def test_names_of_runs_count_up(tmp_path: Path) -> None:
     assert next_run_path(tmp_path / "absent", "a-b") == tmp_path / "absent" / "a-b"
     assert latest_run_path(tmp_path, "a-b") is None

@@ -119,7 +119,7 @@ class RunFolder:
             raise RunError(
                 f"cannot create the run {run.path}: a file of that name is there; choose another --out", path=run.path
             )
-        if not run.path.is_dir() or all(entry.name == LOCK_NAME for entry in run.path.iterdir()):
+        if not run.path.is_dir() or all(_is_leftover(entry.name) for entry in run.path.iterdir()):
             return
         if not cls.is_run(run.path):
             raise RunError(f"{run.path} is not empty and holds no run; choose another --out", path=run.path)
@@ -159,6 +159,7 @@ class RunFolder:
         cls.check_free(path)
         run = cls(path)
         make_folder(run.path)
+        run.remove_leftovers()
         run._write_record({"format": RUN_FORMAT, "denseg": __version__, "status": "starting", "created": _now()})
         make_folder(run._file("checkpoints"))
         write_atomic(run._file("config.yaml"), dump_config(config))
@@ -194,9 +195,8 @@ class RunFolder:
 
     def remove_leftovers(self) -> None:
         """Remove the temporary files of a process that was killed; call while holding the run's lock."""
-        for folder in (self.path, self._file("checkpoints"), self._file("evaluation")):
-            for path in folder.glob(".*.tmp") if folder.is_dir() else ():
-                path.unlink(missing_ok=True)
+        for path in self.path.rglob(".*.tmp"):
+            path.unlink(missing_ok=True)
 
     def config(self) -> RunConfig:
         """Read the resolved configuration."""
@@ -369,6 +369,11 @@ class RunFolder:
             return json.loads(self._read_text(name))
         except json.JSONDecodeError as error:
             raise RunError(f"the run {self.path} is damaged: {name}: {_one_line(error)}", path=self.path) from error
+
+
+def _is_leftover(name: str) -> bool:
+    """Whether a process that was killed before it had a run folder left a file of this name."""
+    return name == LOCK_NAME or (name.startswith(".") and name.endswith(".tmp"))
 
 
 def _now() -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from denseg.config import RunConfig, known_keys, load_config
 from denseg.data.doctor import examine
-from denseg.errors import DataError, DensegError, InterruptedRunError, OutputError, UsageError
+from denseg.errors import DataError, DensegError, InterruptedRunError, OutputError, RunError, UsageError
 from denseg.files import make_folder
 from denseg.runs import RunFolder, describe_environment, latest_run_path, lock_run, next_run_path
 from denseg.training.interrupt import StopRequest, catch_signals
@@ -145,7 +145,9 @@ def _train(
     name = f"{path.resolve().name}-{config.model.name}"
     if out is None:
         out = (latest_run_path("runs", name) if resume else None) or next_run_path("runs", name)
-    if resume and RunFolder.is_run(out):
+    run = RunFolder(out)
+    going_on = resume and RunFolder.is_run(out) and run.has_checkpoint
+    if going_on:
         run = RunFolder.open(out)
         if run.status == "finished":
             return TrainResult(run, run.evaluation("val"), note=f"{out} is finished; nothing was done")
@@ -154,16 +156,21 @@ def _train(
         RunFolder.check_free(out)
     leader = _is_leader()
     with contextlib.ExitStack() as held:
-        run, loaded = RunFolder(out), None
-        if resume and RunFolder.is_run(out):
+        loaded = None
+        if going_on:
             if leader:
                 held.enter_context(lock_run(out))
                 run.remove_leftovers()
             loaded = load_state(run)
-        if loaded is None:
-            config, data = _begin(path, config, out, held if leader else None, progress)
-        else:
+            if loaded is None:
+                raise RunError(
+                    f"{out} holds weights but no state to resume from; "
+                    f"start from them in another --out with --init {out}",
+                    path=out,
+                )
             data = _go_on(run, config, loaded, progress)
+        else:
+            config, data = _begin(path, config, out, held if leader else None, progress)
         return _run(run, config, data, loaded, leader=leader, progress=progress, stop=stop)
 
 
