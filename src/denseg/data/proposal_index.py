@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -16,6 +17,7 @@ __all__ = ["Reading", "blur_finding", "guess_finding", "propose_numbers"]
 
 BORDER = 255
 MAX_BORDER_SHARE = 0.2  # a border is thin; more of it is a class, or labels that would be lost
+FEW = 4  # clean values that a person sees at a glance to be all or not
 SHOWN = 32  # entries of the mapping that a line shows
 
 
@@ -116,15 +118,11 @@ def blur_finding(blur: Blur, tally: Tally) -> Finding:
 
 
 def guess_finding(blur: Blur) -> Finding:
-    """Say that the number of classes is a guess.
-
-    Args:
-        blur: What was found.
-
-    Returns:
-        The finding.
-    """
+    """Say that the number of classes is a guess: a warning where they are few, else an error."""
     message = f"{len(blur.clean)} clean values were found in blurred masks; thin classes may have none"
+    if len(blur.clean) <= FEW:
+        action = "every pixel takes the nearest one; name the classes in dataset.yaml if one is missing"
+        return replace(find("classes-guessed", message, action, files=blur.files), severity="warning")
     action = "name the classes in dataset.yaml, or go on with --set data.accept=[classes-guessed]"
     return find("classes-guessed", message, action, files=blur.files)
 
@@ -156,7 +154,9 @@ def _described(tally: Tally, values: list[int], description: Description) -> Rea
         reading = replace(reading, values={rest[0]: 0, rest[1]: 1} | lost)
         note = f"{description.source} names one class: {rest[0]} is taken for background, {rest[1]} for {names[0]!r}"
         return _told(tally, reading, values, note)
-    if len(rest) == count and (count > 2 or rest[0] == 0):
+    # Grey levels stand apart; 0, 1, 7 are class indices, one of them out of range.
+    apart = all(after - before >= 8 for before, after in itertools.pairwise(rest))
+    if apart and len(rest) == count and (count > 2 or rest[0] == 0):
         reading = replace(base, values={value: rank for rank, value in enumerate(rest)} | lost)
         not_ignore = "; 255 is a class here, not ignore" if BORDER in rest else ""
         return _told(tally, reading, values, f"the stored numbers in ascending order are the classes{not_ignore}")

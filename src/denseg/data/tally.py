@@ -188,10 +188,12 @@ def _soft(facts: MaskFacts) -> bool:
 
 def _clean_values(tally: Tally) -> tuple[NDArray[np.int64], bool]:
     """Find the values that fill areas, and say whether all areas hold about one of them: else classes ran together."""
-    noise = NOISE_COLOR if tally.color else NOISE
     clean = np.zeros(0, np.int64)
     for least in DISTANCES:
         clean = _peaks(tally, least)
+        # Where classes lie far apart, JPEG's ripple around an edge may be larger and still mean one of them.
+        gap = min(_gaps(clean, color=tally.color), default=0)
+        noise = max(NOISE_COLOR if tally.color else NOISE, gap // 16)
         far = int(tally.flat[_distance(tally, clean) > noise].sum())
         if far <= MAX_FAR * int(tally.flat.sum()):
             return clean, True
