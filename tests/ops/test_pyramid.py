@@ -8,7 +8,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -38,6 +38,7 @@ def test_equal_to_torchs_pooling(shape: tuple[int, ...]) -> None:
         assert torch.equal(ours, maximum(x, window))
 
 
+@settings(max_examples=50, deadline=None)
 @given(
     size=st.tuples(st.integers(1, 12), st.integers(1, 12)),
     radii=st.lists(st.integers(0, 20), min_size=1, max_size=4),
