@@ -17,6 +17,7 @@ from denseg.models.checkpoint import load_weights
 from denseg.training.checkpoints import Keeper
 from denseg.training.evaluation import metric_value
 from denseg.training.loop import StageLoop, Surroundings
+from denseg.training.memory import keep_freed_memory
 from denseg.training.optimizer import optimizer_tensors
 from denseg.training.setup import create_fabric
 from denseg.training.stage import Stage
@@ -61,6 +62,7 @@ def fit(
 
     for _, train in stage_configs(config):  # a metric that does not exist must be said now, not after the first epoch
         metric_value(train.metric, scores_from_counts(np.zeros((len(data.classes),) * 2, np.int64)), data.classes, None)
+    keep_freed_memory()
     fabric = create_fabric(config.device, config.train.precision)
     position = Position() if loaded is None else loaded.position
     keeper = Keeper(run, config, data, active=fabric.is_global_zero)
