@@ -21,6 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from denseg.backbones import create_backbone
+from denseg.inference.canvas import run_on_canvas
+from denseg.inference.halo import measure_reach
+from denseg.inference.strategy import TileOptions
+from denseg.inference.tiled import TiledModel, model_parts
 from denseg.models import MODELS, create_model, load_checkpoint, save_checkpoint, split_parameters
 from denseg.types import Geometry, SegmentationOutput
 
@@ -357,3 +361,34 @@ def test_the_gpu_agrees(case: Case, perturb: Callable[..., None]) -> None:
 def test_the_tiny_backbone_is_tiny() -> None:
     backbone = create_backbone(TINY_BACKBONE)
     assert sum(p.numel() for p in backbone.parameters()) < 1_000_000
+
+
+@each
+def test_tiles_equal_the_whole_image_or_say_that_they_do_not(case: Case) -> None:
+    """A network with a bounded reach gives in tiles what it gives whole; one without says so and is blended."""
+    model = case.build().eval()
+    geometry: Geometry = model.geometry
+    stride = geometry.total_stride
+    reach = None if geometry.margin else measure_reach(model, in_channels=3, multiple=stride)
+    if geometry.margin:
+        tile = valid_size(geometry, 2 * geometry.margin + 3 * geometry.size_step)
+        height, width = 3 * geometry.size_step + 5, 6 * geometry.size_step + 1
+    elif reach is not None and reach.halo is not None:
+        tile = 2 * reach.halo + 2 * stride
+        height, width = tile + 3 * stride + 1, stride + 3
+    else:
+        tile = 4 * stride
+        height, width = 5 * stride + 1, 4 * stride + 3
+    image = torch.randn((3, height, width), generator=torch.Generator().manual_seed(1))
+    tiled = TiledModel(model, **model_parts(model), reach=reach, options=TileOptions(tile=tile))
+    strategy = tiled.strategy(height, width)
+    assert len(strategy.plan) > 1
+    probabilities = tiled.probabilities(image.numpy(), strategy=strategy)
+    assert strategy.exact == (reach is None or reach.exact)
+    if strategy.exact:
+        with torch.inference_mode():
+            whole = run_on_canvas(model, image[None], geometry).logits[0].softmax(dim=0)
+        assert np.abs(probabilities - whole.numpy()).max() < 1e-5
+    else:
+        assert strategy.mode == "blend"
+        assert np.abs(probabilities.sum(axis=0) - 1).max() < 1e-5
