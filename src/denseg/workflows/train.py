@@ -150,6 +150,7 @@ def _train(
     if going_on:
         run = RunFolder.open(out)
         if run.status == "finished":
+            run.remove_leftovers()  # of a kill while the report was written
             return TrainResult(run, run.evaluation("val"), note=f"{out} is finished; nothing was done")
         config = _resumed_config(run, path, recipe, words)
     else:
