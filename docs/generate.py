@@ -75,7 +75,8 @@ def cli_page() -> str:
 
 def configuration_page() -> str:
     """Describe every key from the schema."""
-    from denseg.config import DataConfig, ModelConfig, PartConfig, RunConfig, StageConfig, TrainConfig
+    from denseg.config import AugmentConfig, DataConfig, ElasticConfig, ModelConfig
+    from denseg.config import PartConfig, RunConfig, StageConfig, TrainConfig
 
     parts = [
         "# Configuration\n\nEvery key can be set with `--set key=value`, or in a recipe: a YAML file with any of them. "
@@ -83,6 +84,7 @@ def configuration_page() -> str:
         "the run as `config.yaml` and replays it.\n"
     ]
     sections = {"": RunConfig, "data.": DataConfig, "model.": ModelConfig, "train.": TrainConfig}
+    sections |= {"train.augment.": AugmentConfig, "train.augment.elastic.": ElasticConfig}
     sections |= {"train.parts.NAME.": PartConfig, "stages.N.": StageConfig}
     for prefix, section in sections.items():
         rows = []

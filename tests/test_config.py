@@ -14,6 +14,7 @@ from denseg.config import (
     dump_config,
     known_keys,
     load_config,
+    parse_budget,
     parse_setting,
     recipe_names,
     stage_configs,
@@ -31,7 +32,13 @@ UNKNOWN = {
     "stages=[{nam: a}]": "no setting named stages.0.nam. Did you mean stages.0.name?",
     "stages=[{name: a, train: {epoch: 2}}]": "no setting named stages.0.train.epoch. "
     "Did you mean stages.0.train.epochs?",
-    "xyz=1": "no setting named xyz. Known here: data, device, init, model, recipe, seed, stages, train.",
+    "train.augment.rotate=10": "no setting named train.augment.rotate. Did you mean train.augment.rotation?",
+    "train.augment.elastic.sgma=10": "no setting named train.augment.elastic.sgma. "
+    "Did you mean train.augment.elastic.sigma?",
+    "rotation=10": "no setting named rotation. Did you mean train.augment.rotation?",
+    "stages=[{name: a, train: {augment: {rotate: 2}}}]": "no setting named stages.0.train.augment.rotate. "
+    "Did you mean stages.0.train.augment.rotation?",
+    "xyz=1": "no setting named xyz. Known here: data, device, folds, init, model, plan, recipe, seed, stages, train.",
 }
 
 INVALID = {
@@ -42,6 +49,13 @@ INVALID = {
     "or input should be a valid tuple, got 'abc'",
     "train.crop=0": "train.crop must be at least 1 pixel, got 0",
     "train.scale=[2, 1]": "train.scale must be [low, high] with 0 < low <= high, got [2.0, 1.0]",
+    "train.betas=[0.9, 1]": "train.betas must be at least 0 and below 1, got [0.9, 1.0]",
+    "train.budget=soon": "train.budget: a budget is a time such as 30m, 1h30m or 90s (`40m cpu`: of all processors); "
+    "got 'soon'",
+    "train.augment.elastic.sigma=-1": "train.augment.elastic.sigma: input should be greater than or equal to 0, got -1",
+    "train.ema=1": "train.ema: input should be less than 1, got 1",
+    "train.class_weight=rare": "train.class_weight: input should be 'none', 'enet', 'median' or 'sqrt', got 'rare'",
+    "folds=1": "folds: input should be greater than or equal to 2, got 1",
     "train.scales=[1, -1]": "train.scales must be positive, got [1.0, -1.0]",
     "train.loss={}": "train.loss names no loss",
     "train.learning_rate=.nan": "train.learning_rate: input should be a finite number, got nan",
@@ -89,6 +103,42 @@ def test_last_length_counts() -> None:
     assert (config.train.epochs, config.train.iterations) == (None, 50)
     config = load_config(None, ["train.iterations=50", "train.epochs=3"])
     assert (config.train.epochs, config.train.iterations) == (3, None)
+    config = load_config(None, ["train.epochs=3", "train.budget=30m"])
+    assert (config.train.epochs, config.train.budget) == (None, "30m")
+    config = load_config(None, ["train.budget=30m", "train.epochs=3"])
+    assert (config.train.epochs, config.train.budget) == (3, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "clock"),
+    [
+        ("30m", 1800, "wall"),
+        ("1h30m", 5400, "wall"),
+        ("90 s", 90, "wall"),
+        ("0.5h", 1800, "wall"),
+        ("40m cpu", 2400, "cpu"),
+    ],
+)
+def test_budgets(text: str, seconds: float, clock: str) -> None:
+    assert parse_budget(text) == (seconds, clock)
+
+
+@pytest.mark.parametrize("text", ["", "30", "0m", "m", "-3m", "30m wall", "cpu", "3m 4"])
+def test_what_is_no_budget(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^a budget is a time such as 30m, 1h30m or 90s"):
+        parse_budget(text)
+
+
+def test_folds_take_one_stage() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, ["folds=3", "stages=[{name: a}]"])
+    assert str(caught.value) == "folds take one stage; leave folds or stages out"
+
+
+def test_a_stage_changes_a_part_of_the_augmentation() -> None:
+    config = load_config(None, ["train.augment.rotation=5", "stages=[{name: a, train: {augment: {shear: 3}}}]"])
+    augment = stage_configs(config)[0][1].augment
+    assert (augment.rotation, augment.shear) == (5, 3)
 
 
 def test_recipe_and_settings_lie_over_the_defaults(tmp_path: Path) -> None:
@@ -222,14 +272,17 @@ def test_base_is_not_changed() -> None:
 def test_every_known_key_is_settable() -> None:
     values = load_config(None).model_dump()
     for key in known_keys():
-        section, _, name = key.rpartition(".")
-        assert name in (values[section] if section else values), key
+        section = values
+        *path, name = key.split(".")
+        for part in path:
+            section = section[part]
+        assert name in section, key
 
 
 def test_every_key_is_described() -> None:
-    from denseg.config import DataConfig, ModelConfig, PartConfig, StageConfig, TrainConfig
+    from denseg.config import AugmentConfig, DataConfig, ModelConfig, PartConfig, StageConfig, TrainConfig
 
-    for section in (DataConfig, ModelConfig, PartConfig, StageConfig, TrainConfig):
+    for section in (AugmentConfig, DataConfig, ModelConfig, PartConfig, StageConfig, TrainConfig):
         assert [key for key, field in section.model_fields.items() if not field.description] == [], section
 
 

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from denseg.config.section import Section
 
 __all__ = ["AugmentConfig", "ElasticConfig"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class ElasticConfig(_Section):
+class ElasticConfig(Section):
     """Smooth random deformation: displacements on a coarse grid, interpolated by cubic splines (U-Net, Section 3.1)."""
 
     sigma: float = Field(0.0, ge=0, description="pixels: standard deviation of the displacements; U-Net takes 10")
@@ -26,14 +24,14 @@ class ElasticConfig(_Section):
     probability: float = Field(1.0, ge=0, le=1, description="share of samples that are deformed")
 
 
-class AugmentConfig(_Section):
+class AugmentConfig(Section):
     """Random changes of training samples. All geometry is one warp with one interpolation."""
 
     rotation: float = Field(0.0, ge=0, le=180, description="degrees: turned by up to so much, either way")
     quarter_turns: float = Field(0.0, ge=0, le=1, description="probability of a turn by 90, 180 or 270 degrees")
     shear: float = Field(0.0, ge=0, lt=80, description="degrees: slanted by up to so much, either way")
     perspective: float = Field(0.0, ge=0, lt=0.5, description="corners are shifted by up to this share of the sides")
-    elastic: ElasticConfig = ElasticConfig()
+    elastic: ElasticConfig = Field(ElasticConfig(), description="smooth deformation by a coarse grid of displacements")
     interpolation: Literal["bilinear", "bicubic"] = Field("bilinear", description="of images; masks take the nearest")
     border: Literal["ignore", "mirror"] = Field("ignore", description="what lies outside of the picture")
     rare_crop: float = Field(0.0, ge=0, le=1, description="probability of a crop around a class drawn evenly")

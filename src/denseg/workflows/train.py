@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import functools
 import json
+import operator
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -149,10 +152,10 @@ def _train(
     going_on = resume and RunFolder.is_run(out) and run.has_checkpoint
     if going_on:
         run = RunFolder.open(out)
+        config = _resumed_config(run, path, recipe, words)
         if run.status == "finished":
             run.remove_leftovers()  # of a kill while the report was written
             return TrainResult(run, run.evaluation("val"), note=f"{out} is finished; nothing was done")
-        config = _resumed_config(run, path, recipe, words)
     else:
         RunFolder.check_free(out)
     leader = _is_leader()
@@ -186,9 +189,12 @@ def _run(
     stop: StopRequest,
 ) -> TrainResult:
     """Fit and conclude, and record how it ended."""
-    from denseg.training.fit import fit
-
     try:
+        # All that is needed to the end: an import that a signal breaks off may tell it as an error of its own.
+        for name in ("denseg.report", "denseg.training.conclude"):
+            importlib.import_module(name)
+        from denseg.training.fit import fit
+
         fit(run, config, data, progress=progress, stop=stop, loaded=loaded)
         if stop:
             raise InterruptedRunError(
@@ -218,9 +224,11 @@ def _begin(
     path: Path, config: RunConfig, out: Path, held: contextlib.ExitStack | None, progress: Progress
 ) -> tuple[RunConfig, TrainingData]:
     """Look at the data, decide everything, and create the run folder."""
+    from denseg.training.precheck import check_wishes
     from denseg.training.prepare import prepare
     from denseg.training.setup import resolve_config
 
+    check_wishes(config)
     examination = examine(path, config=config.data, progress=lambda done, total: progress.work("read", done, total))
     progress.close()
     for line in examination_lines(examination):
@@ -287,9 +295,7 @@ def _resumed_config(run: RunFolder, path: Path, recipe: str | Path | None, words
         asked = asked.model_copy(update={"init": config.init})
     values = asked.model_dump(mode="json")
     for key in known_keys():
-        section, _, name = key.rpartition(".")
-        before = stored[section][name] if section else stored[key]
-        after = values[section][name] if section else values[key]
+        before, after = (functools.reduce(operator.getitem, key.split("."), side) for side in (stored, values))
         if before != after and key not in RESUMABLE and key != "data.path":
             raise UsageError(
                 f"{run.path} was started with {key}={before}, and --resume goes on with it; got {after}: "
