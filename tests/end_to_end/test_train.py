@@ -97,6 +97,12 @@ def test_a_finished_run_is_not_touched(run_command: Run, tiny_data: Path, traine
     resumed = run_command("train", tiny_data, *OPTIONS, "--out", trained, "--resume")
     assert resumed.code == 0
     assert resumed.stdout.startswith(f"{trained} is finished; nothing was done\nrun       {trained}")
+    other = run_command("train", tiny_data, *OPTIONS, "--set", "train.epochs=7", "--out", trained, "--resume")
+    assert other.code == 2
+    assert other.stderr == (
+        f"error: {trained} was started with train.epochs=2, and --resume goes on with it; got 7: "
+        "leave it out, or choose another --out\n"
+    )
     assert digest(trained / "checkpoints" / "state.safetensors") == before
 
 
@@ -186,6 +192,8 @@ def test_mistakes_are_one_line_with_the_right_code(
     assert message in errors[0]
     assert result.code == code
     assert "Traceback" not in result.stderr
+    told_late = {"--set"} & set(arguments) and ("metric" in arguments[-1] or "parts" in arguments[-1])
+    assert told_late or " pairs (" not in result.stderr, "a misspelt name must not wait for the data"
     # The mistake mended, the same folder serves.
     assert run_command("train", tiny_data, *OPTIONS, "--out", tmp_path / "run").code == 0
 
