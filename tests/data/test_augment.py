@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from denseg.data.augment import Augmentation, default_crop, sample_generator
-from denseg.data.warp import Crop, Flip, Scale, Warp
+from denseg.data.steps import Crop, Flip, Scale
+from denseg.data.warp import Warp
 from denseg.errors import UsageError
 
 

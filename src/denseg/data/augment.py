@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from denseg.data.warp import Crop, Flip, Scale, Step, Warp
+from denseg.data.steps import Crop, Flip, Scale, Step
+from denseg.data.warp import Warp
 from denseg.errors import UsageError
 
 __all__ = ["Augmentation", "default_crop", "sample_generator"]

@@ -3,10 +3,11 @@
 
 Coordinates measure from the image's top left corner in pixels: pixel ``(row, column)`` covers
 ``[row, row + 1) x [column, column + 1)`` and its centre lies at half. A warp asks, for the centre of each output
-pixel, where in the source it lies; its steps (crop, scale, flip, …) are composed before anything is sampled. Images
-and per-pixel maps are interpolated bilinearly, masks take the pixel that the position falls into, and a position
-outside the source is outside for all of them alike. A step that treats rows and columns apart keeps the grid apart
-(``(h, 1)`` and ``(1, w)``); a step that mixes them gives a full grid. Crops and flips copy pixels exactly.
+pixel, where in the source it lies; its steps (crop, scale, flip, turn, elastic, …, see ``steps.py``) are composed
+before anything is sampled. Images and per-pixel maps are interpolated, masks take the pixel that the position falls
+into, and a position outside the source is outside for all of them alike. A step that treats rows and columns apart
+keeps the grid apart (``(h, 1)`` and ``(1, w)``); a step that mixes them gives a full grid. Crops, flips and quarter
+turns copy pixels exactly.
 
 Shape letters: H and W source height and width, h and w output height and width, C bands.
 """
@@ -14,119 +15,21 @@ Shape letters: H and W source height and width, h and w output height and width,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from denseg.data.steps import Grid, MatrixStep, Step, project
 from denseg.errors import ShapeError
 
-__all__ = ["Crop", "Flip", "Grid", "Scale", "Step", "Warp", "sample_image", "sample_labels"]
+__all__ = ["Interpolation", "Warp", "sample_image", "sample_labels"]
 
 Positions = NDArray[np.float64]
 Index = NDArray[np.int64]
-
-
-class Grid(NamedTuple):
-    """Where in the source each output pixel lies.
-
-    Attributes:
-        rows: ``(h, 1)`` or ``(h, w)`` float64.
-        columns: ``(1, w)`` or ``(h, w)`` float64.
-    """
-
-    rows: Positions
-    columns: Positions
-
-    @property
-    def separable(self) -> bool:
-        """Whether rows depend on the output row only, and columns on the output column only."""
-        return bool(self.rows.shape[1] == 1 and self.columns.shape[0] == 1)
-
-    def outside(self, height: int, width: int) -> NDArray[np.bool_] | None:
-        """Mark the output pixels that lie outside a source.
-
-        Args:
-            height: Of the source, in pixels.
-            width: Of the source, in pixels.
-
-        Returns:
-            ``(h, w)`` bool, or ``None`` when every position lies inside.
-        """
-        rows = (self.rows < 0) | (self.rows >= height)
-        columns = (self.columns < 0) | (self.columns >= width)
-        if not rows.any() and not columns.any():
-            return None
-        return rows | columns
-
-
-class Step(Protocol):
-    """A part of a warp: maps positions in its output to positions in its input."""
-
-    def __call__(self, grid: Grid) -> Grid:
-        """Map positions from output to input."""
-        ...
-
-
-@dataclass(frozen=True)
-class Crop:
-    """Cut a window; a negative start or a window beyond the end reaches outside.
-
-    Attributes:
-        top: First row, in pixels of the input.
-        left: First column, in pixels of the input.
-    """
-
-    top: int
-    left: int
-
-    def __call__(self, grid: Grid) -> Grid:
-        """Map positions from output to input."""
-        return Grid(grid.rows + self.top, grid.columns + self.left)
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Resize ``source`` to ``target``, as ``resize`` with ``align_corners=False`` and without antialias.
-
-    Attributes:
-        source: ``(height, width)`` of the input.
-        target: ``(height, width)`` of the output.
-    """
-
-    source: tuple[int, int]
-    target: tuple[int, int]
-
-    def __call__(self, grid: Grid) -> Grid:
-        """Map positions from output to input."""
-        return Grid(
-            grid.rows * self.source[0] / self.target[0],
-            grid.columns * self.source[1] / self.target[1],
-        )
-
-
-@dataclass(frozen=True)
-class Flip:
-    """Mirror an input of ``size``.
-
-    Attributes:
-        size: ``(height, width)`` of the input, in pixels.
-        horizontal: Swap left and right.
-        vertical: Swap top and bottom.
-    """
-
-    size: tuple[int, int]
-    horizontal: bool = True
-    vertical: bool = False
-
-    def __call__(self, grid: Grid) -> Grid:
-        """Map positions from output to input."""
-        return Grid(
-            self.size[0] - grid.rows if self.vertical else grid.rows,
-            self.size[1] - grid.columns if self.horizontal else grid.columns,
-        )
+Interpolation = Literal["bilinear", "bicubic"]
 
 
 @dataclass(frozen=True)
@@ -152,9 +55,13 @@ class Warp:
         rows: Positions = np.arange(height, dtype=np.float64) + 0.5
         columns: Positions = np.arange(width, dtype=np.float64) + 0.5
         grid = Grid(rows[:, None], columns[None, :])
+        matrix = np.eye(3)  # of the steps that wait to be applied
         for step in self.steps:
-            grid = step(grid)
-        return grid
+            if isinstance(step, MatrixStep):
+                matrix = step.matrix @ matrix
+            else:
+                grid, matrix = step(project(matrix, grid)), np.eye(3)
+        return project(matrix, grid)
 
 
 def sample_labels(labels: NDArray[Any], grid: Grid, *, fill: int) -> NDArray[Any]:
@@ -175,39 +82,45 @@ def sample_labels(labels: NDArray[Any], grid: Grid, *, fill: int) -> NDArray[Any
         raise ShapeError(f"labels must be (H, W), got {labels.shape}")
     if not np.iinfo(labels.dtype).min <= fill <= np.iinfo(labels.dtype).max:
         raise ShapeError(f"labels of {labels.dtype} cannot hold the fill value {fill}; give a wider integer type")
+    if grid.crossed:
+        labels, grid = labels.T, Grid(grid.columns, grid.rows)
     height, width = labels.shape
     rows = _clamp(np.floor(grid.rows).astype(np.int64), height)
     columns = _clamp(np.floor(grid.columns).astype(np.int64), width)
     if grid.separable:
         result = np.array(_take(_take(labels, rows[:, 0], axis=0), columns[0], axis=1), order="C")
     else:
-        result = labels[rows, columns]
+        result = np.take(labels, rows * width + columns)
     outside = grid.outside(height, width)
     if outside is not None:
         result[outside] = fill
     return np.ascontiguousarray(result)
 
 
-def sample_image(image: NDArray[Any], grid: Grid) -> NDArray[Any]:
-    """Interpolate bilinearly; positions beyond the outermost pixel centres take the outermost pixels.
+def sample_image(image: NDArray[Any], grid: Grid, *, interpolation: Interpolation = "bilinear") -> NDArray[Any]:
+    """Interpolate; positions beyond the outermost pixel centres take the outermost pixels.
 
     Args:
         image: ``(H, W, C)`` or ``(H, W)``, any dtype; not changed.
         grid: The positions.
+        interpolation: ``bilinear``, or ``bicubic``: cubic convolution (Keys, a = -0.75), which may overshoot.
 
     Returns:
         ``(h, w, C)`` or ``(h, w)`` float32, with the bands first in memory. Where all positions are pixel centres (a
-        crop, a flip), the pixels themselves in their own dtype, as a view of ``image`` where that is possible. What
-        lies outside the source repeats its edge; ``Grid.outside`` marks it.
+        crop, a flip, a quarter turn), the pixels themselves in their own dtype, as a view of ``image`` where that is
+        possible. What lies outside the source repeats its edge; ``Grid.outside`` marks it.
     """
+    if grid.crossed:
+        image, grid = image.swapaxes(0, 1), Grid(grid.columns, grid.rows)
     height, width = image.shape[:2]
     if grid.separable:
         rows, columns = np.floor(grid.rows[:, 0]), np.floor(grid.columns[0])
         if bool((grid.rows[:, 0] - rows == 0.5).all() and (grid.columns[0] - columns == 0.5).all()):
             across = _take(image, _clamp(rows.astype(np.int64), height), axis=0)
             return _take(across, _clamp(columns.astype(np.int64), width), axis=1)
-    top, bottom = _reach(grid.rows, height)
-    left, right = _reach(grid.columns, width)
+    around = 1 if interpolation == "bilinear" else 2
+    top, bottom = _reach(grid.rows, height, around)
+    left, right = _reach(grid.columns, width, around)
     part = image[top:bottom, left:right]
     planes = part[None] if image.ndim == 2 else part.transpose(2, 0, 1)  # (C, H', W')
     source = torch.from_numpy(planes.astype(np.float32, order="C"))
@@ -215,15 +128,15 @@ def sample_image(image: NDArray[Any], grid: Grid) -> NDArray[Any]:
     positions[..., 0] = (grid.columns - left) * (2 / (right - left)) - 1  # grid_sample: -1..1 from edge to edge
     positions[..., 1] = (grid.rows - top) * (2 / (bottom - top)) - 1
     result = F.grid_sample(
-        source[None], torch.from_numpy(positions)[None], mode="bilinear", padding_mode="border", align_corners=False
+        source[None], torch.from_numpy(positions)[None], mode=interpolation, padding_mode="border", align_corners=False
     )[0].numpy()  # (C, h, w)
     return result[0] if image.ndim == 2 else result.transpose(1, 2, 0)
 
 
-def _reach(positions: Positions, size: int) -> tuple[int, int]:
+def _reach(positions: Positions, size: int, around: int) -> tuple[int, int]:
     """Give the range of pixels that interpolation at these positions reads."""
-    first = min(max(int(np.floor(positions.min() - 0.5)), 0), size - 1)
-    return first, min(max(int(np.floor(positions.max() - 0.5)) + 2, first + 1), size)
+    first = min(max(int(np.floor(positions.min() - 0.5)) + 1 - around, 0), size - 1)
+    return first, min(max(int(np.floor(positions.max() - 0.5)) + 1 + around, first + 1), size)
 
 
 def _take(values: NDArray[Any], index: Index, *, axis: int) -> NDArray[Any]:
