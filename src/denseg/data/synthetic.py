@@ -12,7 +12,7 @@ Shape letters: H and W height and width, N cells.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ from denseg.errors import UsageError
 from denseg.files import make_folder, write_atomic
 from denseg.types import ClassTable
 
-__all__ = ["DEMO_CLASSES", "DEMO_IMAGES", "Picture", "draw_picture", "write_demo_dataset"]
+__all__ = ["DEMO_CLASSES", "DEMO_IMAGES", "Picture", "draw_picture", "write_demo_dataset", "write_drawn"]
 
 Plane = NDArray[np.float64]
 
@@ -70,26 +70,53 @@ def write_demo_dataset(
         OutputError: A file or folder cannot be written.
         UsageError: The size is too small to hold cells.
     """
-    number = 0
-    for split, count in (DEMO_IMAGES if images is None else images).items():
+    counts = DEMO_IMAGES if images is None else images
+    splits = [split for split, count in counts.items() for _ in range(count)]
+    drawn = (
+        (split, f"cells_{number:03d}", *draw_picture(np.random.default_rng((seed, number)), size=size))
+        for number, split in enumerate(splits)
+    )
+    comment = "Drawn by denseg from a seed: no licence applies to these pictures."
+    return write_drawn(folder, drawn, counts, classes=DEMO_CLASSES, name="denseg demo cells", comment=comment)
+
+
+def write_drawn(
+    folder: Path,
+    pictures: Iterable[tuple[str, str, NDArray[np.uint8], NDArray[np.uint8]]],
+    splits: Iterable[str],
+    *,
+    classes: ClassTable,
+    name: str,
+    comment: str,
+) -> Path:
+    """Write drawn pictures as an ordinary folder.
+
+    Args:
+        folder: Where; made if it is not there. Files of the same names are replaced.
+        pictures: Split, stem, ``(H, W)`` grey values and ``(H, W)`` labels of each.
+        splits: Names of the splits; their folders are made even where they stay empty.
+        classes: The classes, their colours the masks' palette.
+        name: Of the data set.
+        comment: First line of ``dataset.yaml``.
+
+    Returns:
+        The folder.
+
+    Raises:
+        OutputError: A file or folder cannot be written.
+    """
+    for split in splits:
         for kind in ("images", "masks"):
             make_folder(folder / kind / split)
-        for _ in range(count):
-            picture = draw_picture(np.random.default_rng((seed, number)), size=size)
-            name = f"cells_{number:03d}.png"
-            _write_png(folder / "images" / split / name, Image.fromarray(picture.image))
-            mask = Image.fromarray(picture.labels).convert("P")
-            mask.putpalette([value for color in DEMO_CLASSES.colors for value in color])
-            _write_png(folder / "masks" / split / name, mask)
-            number += 1
-    classes = [
-        {"name": name, "color": list(color)}
-        for name, color in zip(DEMO_CLASSES.names, DEMO_CLASSES.colors, strict=True)
-    ]
-    text = yaml.safe_dump({"name": "denseg demo cells", "classes": classes}, sort_keys=False, default_flow_style=None)
-    write_atomic(
-        folder / "dataset.yaml", "# Drawn by denseg from a seed: no licence applies to these pictures.\n" + text
-    )
+    for split, stem, image, labels in pictures:
+        _write_png(folder / "images" / split / f"{stem}.png", Image.fromarray(image))
+        mask = Image.fromarray(labels).convert("P")
+        mask.putpalette([value for color in classes.colors for value in color])
+        _write_png(folder / "masks" / split / f"{stem}.png", mask)
+    named = zip(classes.names, classes.colors, strict=True)
+    rows = [{"name": label, "color": list(color)} for label, color in named]
+    text = yaml.safe_dump({"name": name, "classes": rows}, sort_keys=False, default_flow_style=None)
+    write_atomic(folder / "dataset.yaml", f"# {comment}\n{text}")
     return folder
 
 
