@@ -38,7 +38,7 @@ def test_unknown_name_without_a_near_one() -> None:
 
 def test_long_lists_are_counted() -> None:
     error = UnknownNameError("backbone", "resnet99", [f"resnet{n}" for n in range(50)])
-    assert str(error).endswith("Known: 50 names")
+    assert str(error).endswith("Known: 50 names, see `denseg models`")
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ class UnknownNameError(DensegError, LookupError):
         self.known = tuple(sorted(known))
         near = nearest_name(name, self.known)
         hint = f" Did you mean {near!r}?" if near else ""
-        listed = ", ".join(self.known) if len(self.known) <= 40 else f"{len(self.known)} names"
+        listed = ", ".join(self.known) if len(self.known) <= 40 else f"{len(self.known)} names, see `denseg models`"
         super().__init__(f"no {kind} named {name!r}.{hint} Known: {listed}")
 
     def __reduce__(self) -> tuple[type[UnknownNameError], tuple[str, str, tuple[str, ...]]]:

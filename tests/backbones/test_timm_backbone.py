@@ -95,7 +95,7 @@ def test_unknown_names():
     with pytest.raises(UnknownNameError) as name:
         create_backbone("resnet5O")
     assert str(name.value) == (
-        f"no backbone named 'resnet5O'. Did you mean 'resnet50'? Known: {len(backbone_names())} names"
+        f"no backbone named 'resnet5O'. Did you mean 'resnet50'? Known: {len(backbone_names())} names, see `denseg models`"
     )
     with pytest.raises(UnknownNameError) as tag:
         create_backbone("test_resnet.r16O_in1k")

@@ -11,6 +11,7 @@ from typing import Any
 from denseg.config import DataConfig
 from denseg.data.clean import CleanCopy, write_clean_copy
 from denseg.data.doctor import Examination, examine
+from denseg.report.numbers import plural
 
 __all__ = ["check", "copy_json", "copy_lines", "examination_json", "examination_lines", "fix"]
 
@@ -86,7 +87,9 @@ def copy_lines(copy: CleanCopy) -> list[str]:
     Returns:
         Lines without line ends.
     """
-    lines = [f"{copy.folder}: {copy.written} pairs written, {copy.rewritten} pictures changed in form"]
+    lines = [
+        f"{copy.folder}: {plural(copy.written, 'pair')} written, {plural(copy.rewritten, 'picture')} changed in form"
+    ]
     if copy.left_out:
         lines[0] += f", {len(copy.left_out)} left out"
         lines += [f"    {path}" for path in copy.left_out[:SHOWN_FILES]]
@@ -138,7 +141,7 @@ def examination_lines(examination: Examination, *, width: int = 110) -> list[str
     """
     inventory = examination.inventory
     splits = ", ".join(f"{len(inventory.of(split))} {split}" for split in inventory.splits) or "no split"
-    lines = [f"{inventory.root}: {len(inventory.pairs)} pairs ({splits}), read as {inventory.layout}"]
+    lines = [f"{inventory.root}: {plural(len(inventory.pairs), 'pair')} ({splits}), read as {inventory.layout}"]
     for finding in examination.findings:
         lines += textwrap.wrap(
             f"{finding.severity}: {finding.message} [{finding.code}]",

@@ -18,6 +18,7 @@ from denseg.data.folder import Inventory, Pair, discover
 from denseg.data.pairs import read_pair_labels
 from denseg.data.split import split_rows
 from denseg.errors import DataError, UsageError, nearest_name
+from denseg.report.numbers import plural
 from denseg.runs import RunFolder
 from denseg.training.interrupt import catch_signals
 from denseg.types import ClassTable
@@ -48,7 +49,7 @@ class EvaluateResult:
         scores = self.document
         low, high = scores["interval"]
         lines = [
-            f"{scores['split']}: {scores['images']} images, mIoU {_shown(scores['miou'])}, 95 % interval "
+            f"{scores['split']}: {plural(scores['images'], 'image')}, mIoU {_shown(scores['miou'])}, 95 % interval "
             f"{_shown(low)} to {_shown(high)}, majority baseline {_shown(scores['baseline_miou'])}",
             f"pixel accuracy {_shown(scores['pixel_accuracy'])}, mean accuracy {_shown(scores['mean_accuracy'])}, "
             f"frequency-weighted IoU {_shown(scores['frequency_weighted_iou'])}",

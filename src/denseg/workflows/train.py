@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import functools
+import importlib
 import json
 import operator
 import os
@@ -18,6 +18,7 @@ from denseg.config import RunConfig, known_keys, load_config
 from denseg.data.doctor import examine
 from denseg.errors import DataError, DensegError, InterruptedRunError, OutputError, RunError, UsageError
 from denseg.files import make_folder
+from denseg.report.numbers import plural
 from denseg.runs import RunFolder, describe_environment, latest_run_path, lock_run, next_run_path
 from denseg.training.interrupt import StopRequest, catch_signals
 from denseg.training.progress import Progress, create_progress
@@ -62,7 +63,7 @@ class TrainResult:
         lines.append(
             f"val       mIoU {_shown(scores['miou'])}, 95 % interval {_shown(low)} to {_shown(high)}, majority "
             f"baseline {_shown(scores['baseline_miou'])}; pixel accuracy {_shown(scores['pixel_accuracy'])}; "
-            f"{scores['images']} images"
+            + plural(scores["images"], "image")
         )
         lines += [f"note      {warning}" for warning in scores["warnings"]]
         lines.append(f"report    {self.run.report_path}")
@@ -268,7 +269,8 @@ def _go_on(run: RunFolder, config: RunConfig, loaded: LoadedState, progress: Pro
     if loaded.warning:
         progress.message(f"note: {loaded.warning}; going on from {loaded.path}")
     position = loaded.position
-    progress.message(f"resume {run.path}: {position.epoch} epochs and {position.epoch_step} steps are done")
+    done = f"{plural(position.epoch, 'epoch')} and {plural(position.epoch_step, 'step')}"
+    progress.message(f"resume {run.path}: {done} are done")
     return restore(run, config.data, loaded.extras)
 
 
