@@ -10,7 +10,14 @@ import pytest
 from numpy.typing import NDArray
 
 from denseg.errors import UsageError
-from denseg.metrics import bootstrap_scores, paired_bootstrap, scores_from_counts
+from denseg.metrics import (
+    adjust_p_values,
+    bootstrap_scores,
+    paired_bootstrap,
+    paired_ratios,
+    scores_from_counts,
+    seeds_test,
+)
 
 
 def counts(share: NDArray[np.float64], rng: np.random.Generator, pixels: int = 400) -> NDArray[np.int64]:
@@ -69,3 +76,80 @@ def test_faults_are_named() -> None:
             paired_bootstrap(matrices, other)
     with pytest.raises(UsageError, match=r"^level must lie between 0 and 1, got 2$"):
         paired_bootstrap(matrices, matrices, level=2)
+
+
+def trained(
+    effects: NDArray[np.float64], images: NDArray[np.float64], rng: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    """One training per effect of its seed, all on the same images."""
+    return [counts(np.clip(images + effect, 0, 1), rng) for effect in effects]
+
+
+def test_seeds_of_equal_ways_are_seldom_called_different() -> None:
+    rng = np.random.default_rng(5)
+    called, paired = 0, 0
+    for trial in range(200):
+        images = rng.uniform(0.5, 0.9, 25)
+        sides = [trained(rng.normal(0, 0.02, 3), images, rng) for _ in range(2)]
+        called += seeds_test(sides[0], sides[1], trial, replicates=100).p_value < 0.05
+        paired += paired_bootstrap(sides[0][0], sides[1][0], trial, replicates=100).p_value < 0.05
+    assert called / 200 < 0.09
+    assert paired / 200 > 0.25, "one seed of each says too much: what the test over seeds is for"
+
+
+def test_a_way_that_is_better_with_every_seed_is_found() -> None:
+    rng = np.random.default_rng(6)
+    images = rng.uniform(0.5, 0.8, 40)
+    first, second = (trained(rng.normal(gain, 0.005, 4), images, rng) for gain in (0, 0.08))
+    found = seeds_test(first, second)
+    assert found.p_value < 0.001
+    assert found.low < found.difference < found.high
+    assert found.smallest_difference < found.difference
+    means = [np.mean([scores_from_counts(each.sum(axis=0)).miou for each in side]) for side in (first, second)]
+    assert found.difference == pytest.approx(means[1] - means[0])
+    back = seeds_test(second, first)
+    assert (back.low, back.high, back.p_value) == pytest.approx((-found.high, -found.low, found.p_value))
+
+
+def test_without_spread_over_seeds_it_is_the_spread_over_images() -> None:
+    rng = np.random.default_rng(7)
+    images = rng.uniform(0.5, 0.9, 200)
+    first, second = counts(images, rng), counts(images + 0.01, rng)
+    over_seeds = seeds_test([first] * 3, [second] * 3, 1)
+    over_images = paired_bootstrap(first, second, 1)
+    assert (over_seeds.low, over_seeds.high) == pytest.approx((over_images.low, over_images.high), abs=0.002)
+    same = seeds_test([first] * 3, [first] * 3)
+    assert same == (0, 0, 0, 1, 0)
+
+
+def test_ratios_are_compared_like_the_scores_they_are() -> None:
+    rng = np.random.default_rng(8)
+    share = rng.beta(8, 2, 30)
+    first, second = counts(share, rng), counts(share + 0.02 * (1 - share), rng)
+    sides = []
+    for matrices in (first, second):
+        right = np.diagonal(matrices, axis1=1, axis2=2)
+        sides.append((right, matrices.sum(axis=1) + matrices.sum(axis=2) - right))
+    ratios = paired_ratios(sides[0], sides[1], 3, replicates=300)
+    assert ratios == pytest.approx(paired_bootstrap(first, second, 3, replicates=300))
+
+
+def test_adjusted_p_values_by_hand() -> None:
+    assert adjust_p_values([0.01, 0.04, 0.03]) == pytest.approx((0.03, 0.06, 0.06))
+    assert adjust_p_values([0.9, 0.8]) == (1.0, 1.0)
+    assert adjust_p_values([]) == ()
+
+
+def test_faults_of_seeds_and_ratios_are_named() -> None:
+    matrices = counts(np.full(10, 0.8), np.random.default_rng(4))
+    with pytest.raises(UsageError, match=r"^a test over seeds needs at least 3 trainings of each, got 3 and 2$"):
+        seeds_test([matrices] * 3, [matrices] * 2)
+    with pytest.raises(UsageError, match=r"^paired models must be scored on the same images in the same order; .*$"):
+        seeds_test([matrices] * 3, [matrices[:5]] * 3)
+    with pytest.raises(UsageError, match=r"^level must lie between 0 and 1 and replicates be at least 2, got 1 and 9$"):
+        seeds_test([matrices] * 3, [matrices] * 3, level=1, replicates=9)
+    ones = np.ones((4, 2))
+    with pytest.raises(
+        UsageError, match=r"^paired models must be scored on the same images; got shapes \(4, 2\) and \(3, 2\)$"
+    ):
+        paired_ratios((ones, ones), (ones[:3], ones[:3]))

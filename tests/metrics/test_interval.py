@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from denseg.errors import UsageError
-from denseg.metrics import bootstrap_interval, bootstrap_scores, scores_from_counts
+from denseg.metrics import (
+    bootstrap_classes,
+    bootstrap_interval,
+    bootstrap_ratios,
+    bootstrap_scores,
+    scores_from_counts,
+    sequence_blocks,
+)
 
 SCORES = ("miou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou")
 
@@ -100,3 +107,69 @@ def test_faults_are_named() -> None:
     expected = "level must lie between 0 and 1 and replicates be at least 1, got 95 and 1000"
     with pytest.raises(UsageError, match=f"^{re.escape(expected)}$"):
         bootstrap_interval(some_counts(), level=95)
+
+
+def test_a_ratio_of_sums_is_drawn_like_the_score_it_is() -> None:
+    rng = np.random.default_rng(11)
+    matrices = rng.integers(0, 50, (12, 4, 4))
+    matrices[:, 3], matrices[:, :, 3] = 0, 0  # a class without a union
+    right = np.diagonal(matrices, axis1=1, axis2=2)
+    union = matrices.sum(axis=1) + matrices.sum(axis=2) - right
+    for groups in (None, [index // 3 for index in range(12)]):
+        drawn = bootstrap_ratios(right, union, 4, replicates=100, groups=groups)
+        np.testing.assert_allclose(drawn, bootstrap_scores(matrices, 4, replicates=100, groups=groups))
+    one = bootstrap_ratios(right[:, 0], union[:, 0], 4, replicates=50)
+    np.testing.assert_allclose(one, bootstrap_ratios(right[:, :1], union[:, :1], 4, replicates=50))
+    assert np.isnan(bootstrap_ratios(right[:, 3], union[:, 3], replicates=5)).all()
+
+
+def test_the_intervals_of_classes_are_those_of_their_own_draws() -> None:
+    rng = np.random.default_rng(12)
+    matrices = rng.integers(0, 50, (9, 3, 3))
+    matrices[:, 2], matrices[:, :, 2] = 0, 0
+    matrices[1:, 1], matrices[1:, :, 1] = 0, 0  # class 1 occurs in one image: many draws lack it
+    ends = bootstrap_classes(matrices, 5, level=0.9, replicates=200)
+    draws = np.random.default_rng(5).multinomial(9, np.full(9, 1 / 9), size=200)
+    values = []
+    for draw in draws:
+        total = np.tensordot(draw, matrices, axes=1)
+        union = total.sum(axis=0) + total.sum(axis=1) - np.diag(total)
+        values.append(total[0, 0] / union[0])
+    np.testing.assert_allclose(ends[0], np.quantile(values, [0.05, 0.95]))
+    only = matrices[0]
+    whole = only[1, 1] / (only[1].sum() + only[:, 1].sum() - only[1, 1])
+    assert ends[1, 0] <= whole <= ends[1, 1] or np.isclose(ends[1], whole).any()
+    assert np.isnan(ends[2]).all()
+
+
+def test_blocks_are_neighbours_of_one_sequence() -> None:
+    frames = ["a", "a", "b", "a", "b", "a", "a"]
+    assert sequence_blocks(frames, 2) == [("a", 0), ("a", 0), ("b", 0), ("a", 1), ("b", 0), ("a", 1), ("a", 2)]
+    with pytest.raises(UsageError, match=r"^a block holds at least 1 image, got 0$"):
+        sequence_blocks(frames, 0)
+
+
+def test_blocks_widen_the_interval_where_neighbours_are_alike() -> None:
+    rng = np.random.default_rng(13)
+    share = np.repeat(rng.uniform(0.4, 0.95, 12), 10)  # 12 stretches of 10 frames
+    right = rng.binomial(500, share)
+    matrices = np.zeros((120, 2, 2), dtype=np.int64)
+    matrices[:, 0, 0], matrices[:, 0, 1], matrices[:, 1, 1] = right, 500 - right, 500
+    alone = bootstrap_interval(matrices)
+    together = bootstrap_interval(matrices, groups=sequence_blocks(["video"] * 120, 10))
+    assert together[1] - together[0] > 2 * (alone[1] - alone[0])
+
+
+def test_faults_of_ratios_and_classes_are_named() -> None:
+    message = (
+        r"^numerators and denominators must both be \(N, K\) or \(N,\) with at least one image, "
+        r"got \(3, 2\) and \(2, 2\)$"
+    )
+    with pytest.raises(UsageError, match=message):
+        bootstrap_ratios(np.ones((3, 2)), np.ones((2, 2)))
+    with pytest.raises(UsageError, match=r"^per-image counts must be \(N, K, K\) with at least one image, got .*$"):
+        bootstrap_classes(np.ones((3, 2)))
+    with pytest.raises(
+        UsageError, match=r"^level must lie between 0 and 1 and replicates be at least 1, got 0.9 and 0$"
+    ):
+        bootstrap_classes(np.ones((3, 2, 2)), level=0.9, replicates=0)

@@ -13,7 +13,7 @@ from denseg.metrics.boundary import (
     trimap_counts,
 )
 from denseg.metrics.calibration import Calibration, Reliability, brier_score, expected_calibration_error
-from denseg.metrics.compare import PairedTest, paired_bootstrap
+from denseg.metrics.compare import PairedTest, adjust_p_values, paired_bootstrap, paired_ratios, seeds_test
 from denseg.metrics.components import Continuity, SizeRecall, continuity, size_recall
 from denseg.metrics.confusion import (
     ConfusionMatrix,
@@ -23,7 +23,16 @@ from denseg.metrics.confusion import (
     per_image_scores,
     scores_from_counts,
 )
-from denseg.metrics.interval import Score, bootstrap_interval, bootstrap_scores
+from denseg.metrics.conventions import Convention, scores_by_convention
+from denseg.metrics.interval import (
+    Score,
+    bootstrap_classes,
+    bootstrap_interval,
+    bootstrap_ratios,
+    bootstrap_scores,
+    sequence_blocks,
+)
+from denseg.metrics.risk import RiskCoverage, RiskCurve
 from denseg.metrics.segments import (
     PartitionScores,
     adapted_rand_error,
@@ -34,20 +43,28 @@ from denseg.metrics.segments import (
     v_rand,
     warping_error,
 )
+from denseg.metrics.temperature import apply_temperature, fit_temperature, negative_log_likelihood
 
 __all__ = [
     "Calibration",
     "ClassScores",
     "ConfusionMatrix",
     "Continuity",
+    "Convention",
     "PairedTest",
     "PartitionScores",
     "Reliability",
+    "RiskCoverage",
+    "RiskCurve",
     "Score",
     "Scores",
     "SizeRecall",
     "adapted_rand_error",
+    "adjust_p_values",
+    "apply_temperature",
+    "bootstrap_classes",
     "bootstrap_interval",
+    "bootstrap_ratios",
     "bootstrap_scores",
     "boundary_counts",
     "boundary_f_score",
@@ -56,13 +73,19 @@ __all__ = [
     "continuity",
     "dice_from_counts",
     "expected_calibration_error",
+    "fit_temperature",
     "hausdorff",
     "majority_baseline",
+    "negative_log_likelihood",
     "objects_of",
     "paired_bootstrap",
+    "paired_ratios",
     "per_image_scores",
     "pixel_error",
+    "scores_by_convention",
     "scores_from_counts",
+    "seeds_test",
+    "sequence_blocks",
     "size_recall",
     "thin_borders",
     "trimap",

@@ -8,8 +8,13 @@ Definition:
     two-sided: twice the smaller share of replicates on either side of 0, at least 2 / (R + 1).
     The smallest difference that these images can show is what a test of this level finds with a power of 0.8, from the
     spread of the replicates: (z of 1 - alpha / 2 + z of 0.8) times their standard deviation.
+    Test over seeds: a difference of two ways to train varies with the images and with the seeds. The variance of the
+    difference of the means over seeds is the bootstrap variance over images of that difference, plus the variances of
+    the scores over seeds, each through its number of seeds (X. Bouthillier et al., "Accounting for Variance in Machine
+    Learning Benchmarks", MLSys 2021, on why both count); the test is Student's, with the Welch-Satterthwaite degrees of
+    freedom of that sum.
 
-Shape letters: N images, K classes, R replicates.
+Shape letters: N images, K classes, R replicates, S seeds.
 """
 
 from __future__ import annotations
@@ -22,14 +27,15 @@ import numpy as np
 
 from denseg.errors import UsageError
 from denseg.metrics.confusion import scores_from_counts
-from denseg.metrics.interval import Score, bootstrap_scores
+from denseg.metrics.interval import Score, bootstrap_ratios, bootstrap_scores
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["PairedTest", "paired_bootstrap"]
+__all__ = ["PairedTest", "adjust_p_values", "paired_bootstrap", "paired_ratios", "seeds_test"]
 
 _POWER = 0.8
+_LEAST_SEEDS = 3  # of fewer, the spread says next to nothing
 
 
 class PairedTest(NamedTuple):
@@ -83,12 +89,132 @@ def paired_bootstrap(
     if not 0 < level < 1:
         raise UsageError(f"level must lie between 0 and 1, got {level}")
     drawn = [bootstrap_scores(each, seed, replicates=replicates, score=score, groups=groups) for each in counts]
-    difference = drawn[1] - drawn[0]
-    low, high = np.quantile(difference, [(1 - level) / 2, (1 + level) / 2])
-    below, above = np.count_nonzero(difference <= 0), np.count_nonzero(difference >= 0)
-    p_value = min(1.0, 2 * (min(below, above) + 1) / (replicates + 1))
     whole = [getattr(scores_from_counts(each.sum(axis=0)), score) for each in counts]
+    return _paired(whole[1] - whole[0], drawn[1] - drawn[0], level)
+
+
+def paired_ratios(
+    first: tuple[ArrayLike, ArrayLike],
+    second: tuple[ArrayLike, ArrayLike],
+    seed: int = 0,
+    *,
+    level: float = 0.95,
+    replicates: int = 1000,
+    groups: Sequence[Hashable] | None = None,
+) -> PairedTest:
+    """Compare two models by a score that is the mean over classes of a ratio of sums: boundary IoU, continuity.
+
+    Args:
+        first: Numerators and denominators of the first model, each ``(N, K)``, as ``bootstrap_ratios`` takes them.
+        second: Those of the second, images in the same order.
+        seed: Of the draws.
+        level: Probability that the interval is meant to cover, between 0 and 1.
+        replicates: Number of draws, R.
+        groups: One value per image; images of equal value are drawn together.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        UsageError: The shapes of the two differ, or an option is out of range.
+    """
+    shapes = [np.shape(part) for part in (*first, *second)]
+    if len(set(shapes)) != 1:
+        raise UsageError(f"paired models must be scored on the same images; got shapes {shapes[0]} and {shapes[2]}")
+    if not 0 < level < 1:
+        raise UsageError(f"level must lie between 0 and 1, got {level}")
+    drawn = [bootstrap_ratios(*each, seed, replicates=replicates, groups=groups) for each in (first, second)]
+    together = [0] * len(np.asarray(first[0]))  # one group: every draw is the whole
+    whole = [float(bootstrap_ratios(*each, replicates=1, groups=together)[0]) for each in (first, second)]
+    return _paired(whole[1] - whole[0], drawn[1] - drawn[0], level)
+
+
+def seeds_test(
+    first: Sequence[ArrayLike],
+    second: Sequence[ArrayLike],
+    seed: int = 0,
+    *,
+    level: float = 0.95,
+    replicates: int = 1000,
+    score: Score = "miou",
+    groups: Sequence[Hashable] | None = None,
+) -> PairedTest:
+    """Compare two ways to train, each trained with several seeds and scored on the same images.
+
+    Args:
+        first: ``(N, K, K)`` confusion matrices of each of at least 3 trainings, rows are the truth.
+        second: The same of the second way, images in the same order; as many seeds or others.
+        seed: Of the draws.
+        level: Probability that the interval is meant to cover, between 0 and 1.
+        replicates: Number of draws, R.
+        score: Which score.
+        groups: One value per image; images of equal value are drawn together.
+
+    Returns:
+        The comparison of the mean scores over seeds.
+
+    Raises:
+        UsageError: Fewer than 3 seeds, other images, or an option out of range.
+    """
+    from scipy import stats
+
+    sides = [[np.asarray(each) for each in side] for side in (first, second)]
+    if min(map(len, sides)) < _LEAST_SEEDS:
+        raise UsageError(
+            f"a test over seeds needs at least {_LEAST_SEEDS} trainings of each, "
+            f"got {len(sides[0])} and {len(sides[1])}"
+        )
+    truth = sides[0][0].sum(axis=-1)
+    if any(each.sum(axis=-1).shape != truth.shape or (each.sum(axis=-1) != truth).any() for s in sides for each in s):
+        raise UsageError("paired models must be scored on the same images in the same order; their true pixels differ")
+    if not 0 < level < 1 or replicates < 2:
+        raise UsageError(f"level must lie between 0 and 1 and replicates be at least 2, got {level} and {replicates}")
+    drawn = [
+        np.mean([bootstrap_scores(e, seed, replicates=replicates, score=score, groups=groups) for e in side], axis=0)
+        for side in sides
+    ]
+    scores = [np.array([getattr(scores_from_counts(each.sum(axis=0)), score) for each in side]) for side in sides]
+    difference = float(scores[1].mean() - scores[0].mean())
+    blocks = len(truth) if groups is None else len(set(groups))
+    parts = [(float((drawn[1] - drawn[0]).var(ddof=1)), blocks - 1)]
+    parts += [(float(each.var(ddof=1)) / len(each), len(each) - 1) for each in scores]
+    variance = sum(value for value, _ in parts)
+    if variance == 0:
+        return PairedTest(difference, difference, difference, 1.0 if difference == 0 else 0.0, 0.0)
+    freedom = variance**2 / sum(value**2 / max(count, 1) for value, count in parts)
+    spread = variance**0.5
+    reach = float(stats.t.ppf((1 + level) / 2, freedom)) * spread
+    p_value = float(2 * stats.t.sf(abs(difference) / spread, freedom))
+    smallest = reach + float(stats.t.ppf(_POWER, freedom)) * spread
+    return PairedTest(difference, difference - reach, difference + reach, p_value, smallest)
+
+
+def adjust_p_values(p_values: Sequence[float]) -> tuple[float, ...]:
+    """Raise p-values of several tests so that one false finding among all is as unlikely as each p-value says.
+
+    S. Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics 6, 1979.
+
+    Args:
+        p_values: One per test, in any order.
+
+    Returns:
+        The adjusted ones, in the same order, each at most 1.
+    """
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    adjusted, highest = [1.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = highest
+    return tuple(adjusted)
+
+
+def _paired(whole: float, drawn: NDArray[np.float64], level: float) -> PairedTest:
+    """Read a test off the differences of the replicates."""
+    replicates = len(drawn)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    below, above = np.count_nonzero(drawn <= 0), np.count_nonzero(drawn >= 0)
+    p_value = min(1.0, 2 * (min(below, above) + 1) / (replicates + 1))
     normal = NormalDist()
     quantiles = normal.inv_cdf((1 + level) / 2) + normal.inv_cdf(_POWER)
-    spread = float(difference.std(ddof=1)) if replicates > 1 else float("nan")
-    return PairedTest(whole[1] - whole[0], float(low), float(high), p_value, quantiles * spread)
+    spread = float(drawn.std(ddof=1)) if replicates > 1 else float("nan")
+    return PairedTest(whole, float(low), float(high), p_value, quantiles * spread)

@@ -14,13 +14,14 @@ Shape letters: K classes, N images.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from denseg.errors import ShapeError, UsageError
+from denseg.metrics.conventions import Convention, scores_by_convention
 from denseg.ops.confusion import confusion_counts
 
 if TYPE_CHECKING:
@@ -69,24 +70,36 @@ class ConfusionMatrix:
         ignore_index: Label that carries no class.
     """
 
-    def __init__(self, num_classes: int, ignore_index: int = 255, *, counts: NDArray[np.int64] | None = None) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        ignore_index: int = 255,
+        *,
+        counts: NDArray[np.int64] | None = None,
+        unknown: Literal["refuse", "drop"] = "refuse",
+    ) -> None:
         """Start from nothing, or from counts.
 
         Args:
             num_classes: K.
             ignore_index: Label that carries no class.
             counts: ``(K, K)`` integers, rows are the truth, columns the prediction.
+            unknown: What becomes of labels outside 0..K-1 besides ``ignore_index``: an error, or no part in the counts
+                (as in FCN's evaluation).
 
         Raises:
-            UsageError: ``num_classes`` is less than 1.
+            UsageError: ``num_classes`` is less than 1, or ``unknown`` is neither of the two.
             ShapeError: ``counts`` is not ``(K, K)``.
         """
+        if unknown not in {"refuse", "drop"}:
+            raise UsageError(f"unknown is 'refuse' or 'drop', got {unknown!r}")
         if num_classes < 1:
             raise UsageError(f"a confusion matrix needs at least 1 class, got {num_classes}")
         if counts is not None and np.shape(counts) != (num_classes, num_classes):
             raise ShapeError(f"counts must be {(num_classes, num_classes)}, got {np.shape(counts)}")
         self.num_classes = num_classes
         self.ignore_index = ignore_index
+        self._drops = unknown == "drop"
         zeros = np.zeros((num_classes, num_classes), dtype=np.int64)
         self._counts: NDArray[np.int64] = zeros if counts is None else np.array(counts, dtype=np.int64)
 
@@ -108,12 +121,27 @@ class ConfusionMatrix:
         Raises:
             ShapeError: The shapes differ, or a dtype is not integer.
         """
+        if self._drops:
+            labels = torch.as_tensor(np.asarray(target) if not isinstance(target, Tensor) else target).long()
+            known = (labels >= 0) & (labels < self.num_classes)
+            target = torch.where(known, labels, self.ignore_index)
         self._counts += count_pairs(prediction, target, self.num_classes, self.ignore_index)
         return self
 
     def compute(self) -> Scores:
         """Compute all scores of the counts."""
         return scores_from_counts(self._counts)
+
+    def compute_as(self, convention: Convention) -> dict[str, float]:
+        """Compute the scores as another project does, to compare with what it prints.
+
+        Args:
+            convention: ``denseg``, ``mmseg``, ``fcn``, ``fcn_paper`` or ``labelled``, see ``metrics.conventions``.
+
+        Returns:
+            The scores by name.
+        """
+        return scores_by_convention(self._counts, convention)
 
     def __add__(self, other: ConfusionMatrix) -> ConfusionMatrix:
         """Merge two matrices into a new one.
@@ -133,7 +161,10 @@ class ConfusionMatrix:
                 f"{self.num_classes} and {other.num_classes} classes, "
                 f"ignore_index {self.ignore_index} and {other.ignore_index}"
             )
-        return ConfusionMatrix(self.num_classes, self.ignore_index, counts=self._counts + other._counts)
+        unknown: Literal["refuse", "drop"] = "drop" if self._drops else "refuse"
+        return ConfusionMatrix(
+            self.num_classes, self.ignore_index, counts=self._counts + other._counts, unknown=unknown
+        )
 
 
 def count_pairs(
