@@ -30,7 +30,7 @@ class AugmentConfig(Section):
     rotation: float = Field(0.0, ge=0, le=180, description="degrees: turned by up to so much, either way")
     quarter_turns: float = Field(0.0, ge=0, le=1, description="probability of a turn by 90, 180 or 270 degrees")
     shear: float = Field(0.0, ge=0, lt=80, description="degrees: slanted by up to so much, either way")
-    perspective: float = Field(0.0, ge=0, lt=0.5, description="corners are shifted by up to this share of the sides")
+    perspective: float = Field(0.0, ge=0, lt=0.25, description="corners are shifted by up to this share of the sides")
     elastic: ElasticConfig = Field(ElasticConfig(), description="smooth deformation by a coarse grid of displacements")
     interpolation: Literal["bilinear", "bicubic"] = Field("bilinear", description="of images; masks take the nearest")
     border: Literal["ignore", "mirror"] = Field("ignore", description="what lies outside of the picture")

@@ -7,7 +7,7 @@ Shape letters: C bands, h and w height and width of the sample.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from denseg.data.augment import Augmentation, sample_generator
+from denseg.data.augment import Augmentation, branch, draw_place, sample_generator
 from denseg.data.pairs import read_pair
 from denseg.data.stored import DEFAULT_MAX_PIXELS
 from denseg.data.warp import sample_image, sample_labels
@@ -35,12 +35,32 @@ Sample: TypeAlias = dict[str, Any]
 """``images`` (C, h, w) float32, ``target`` (h, w) int64, ``index`` int, and one (h, w) float32 per extra map."""
 
 
+PLACE, PASTE = 2, 3  # purposes of numbers beside the warp's
+DONORS = 3  # pictures that are looked at for something rare to put in
+
+
 class MapMaker(Protocol):
     """Makes a per-pixel map of one picture, for example the border weights of U-Net."""
 
     def __call__(self, labels: NDArray[Any]) -> NDArray[np.float32]:
         """Turn ``(H, W)`` labels into an ``(H, W)`` map."""
         ...
+
+
+class _View(NamedTuple):
+    """A part of a picture, warped and not yet normalized.
+
+    Attributes:
+        image: ``(h, w, C)``.
+        labels: ``(h, w)``.
+        maps: ``(h, w)`` float32 by name.
+        outside: ``(h, w)`` pixels without a picture; ``None`` where there is none.
+    """
+
+    image: NDArray[Any]
+    labels: NDArray[Any]
+    maps: Mapping[str, NDArray[np.float32]]
+    outside: NDArray[np.bool_] | None
 
 
 class SegmentationDataset(Dataset[Sample]):
@@ -51,11 +71,12 @@ class SegmentationDataset(Dataset[Sample]):
         encoding: How raw mask values become labels.
         normalization: Applied to the images.
         ignore_index: Label that means "no class"; given to what lies outside the picture.
-        augmentation: Random geometry; ``None`` for whole pictures at their own size.
+        augmentation: Random changes; ``None`` for whole pictures at their own size.
         crop: ``(height, width)`` of augmented samples; ``None`` for the resized picture as a whole.
         seed: Of the run.
         maps: Makers of extra per-pixel maps by name; warped with the mask's grid, 0 outside.
         max_pixels: Larger files are refused before they are decoded.
+        rare: Classes that are put into other samples.
     """
 
     def __init__(  # noqa: PLR0913 - what a sample is made of; grouping these would only hide them
@@ -70,6 +91,7 @@ class SegmentationDataset(Dataset[Sample]):
         seed: int = 0,
         maps: Mapping[str, MapMaker] | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        rare: Sequence[int] = (),
     ) -> None:
         """Keep what is needed to read; nothing is read yet.
 
@@ -78,11 +100,12 @@ class SegmentationDataset(Dataset[Sample]):
             encoding: How raw mask values become labels.
             normalization: Applied to the images.
             ignore_index: Label that means "no class".
-            augmentation: Random geometry; ``None`` for whole pictures.
+            augmentation: Random changes; ``None`` for whole pictures.
             crop: ``(height, width)`` of augmented samples.
             seed: Of the run.
             maps: Makers of extra per-pixel maps by name.
             max_pixels: Larger files are refused before they are decoded.
+            rare: Classes that are put into other samples, where the augmentation does so.
 
         Raises:
             UsageError: A crop without augmentation, another ignore index than the encoding's, or a map of a name that a
@@ -104,6 +127,7 @@ class SegmentationDataset(Dataset[Sample]):
         self.seed = seed
         self.maps = dict(maps or {})
         self.max_pixels = max_pixels
+        self.rare = tuple(rare)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -122,17 +146,16 @@ class SegmentationDataset(Dataset[Sample]):
         """
         epoch, index = key if isinstance(key, tuple) else (0, key)
         image, labels = self.read(index)
-        maps = {name: make(labels) for name, make in self.maps.items()}
         if self.augmentation is None:
+            maps = {name: make(labels) for name, make in self.maps.items()}
             return self._sample(index, self.normalization.apply(image), labels, maps)
         generator = sample_generator(self.seed, epoch, index)
-        grid = self.augmentation.draw(generator, labels.shape, self.crop).grid()
-        outside = grid.outside(*labels.shape)
-        warped = {name: sample_image(values, grid) for name, values in maps.items()}
-        if outside is not None:
-            warped = {name: np.where(outside, np.float32(0), values) for name, values in warped.items()}
-        images = self.normalization.apply(sample_image(self.normalization.fill(image), grid), outside=outside)
-        return self._sample(index, images, sample_labels(labels, grid, fill=self.ignore_index), warped)
+        view = self._view(self.augmentation, image, labels, generator)
+        if self.augmentation.further.copy_paste:
+            view = self._pasted(self.augmentation, view, branch(generator, PASTE))
+        light = self.augmentation.draw_light(generator)
+        images = light.apply(view.image, self.normalization, generator=generator, outside=view.outside)
+        return self._sample(index, images, view.labels, view.maps)
 
     def read(self, index: int) -> tuple[NDArray[Any], NDArray[Any]]:
         """Read one picture and its labels as they are in the files, unscaled and not normalized.
@@ -147,6 +170,54 @@ class SegmentationDataset(Dataset[Sample]):
             DataError: A file cannot be read, image and mask differ in size, or a mask holds a value without a class.
         """
         return read_pair(self.pairs[index], self.encoding, bands=self.normalization.bands, max_pixels=self.max_pixels)
+
+    def _view(
+        self,
+        augmentation: Augmentation,
+        image: NDArray[Any],
+        labels: NDArray[Any],
+        generator: np.random.Generator,
+        *,
+        rare: bool = False,
+    ) -> _View:
+        """Warp a picture, its labels and their maps.
+
+        Args:
+            augmentation: What is drawn.
+            image: ``(H, W, C)``.
+            labels: ``(H, W)``.
+            generator: Of the sample.
+            rare: Whether the window must hold a rare class, where there is one.
+        """
+        further, around = augmentation.further, None
+        if rare or further.rare_crop:
+            own = branch(generator, PLACE)
+            if own.random() < further.rare_crop or rare:
+                around = draw_place(own, labels, self.rare if rare else range(self.encoding.num_classes))
+        grid = augmentation.draw(generator, labels.shape, self.crop, around=around).grid()
+        outside = grid.outside(*labels.shape)
+        maps = {name: sample_image(make(labels), grid) for name, make in self.maps.items()}
+        if outside is not None:
+            maps = {name: np.where(outside, np.float32(0), values) for name, values in maps.items()}
+        filled = self.normalization.fill(image)
+        warped = sample_image(filled, grid, interpolation=further.interpolation)
+        return _View(warped, sample_labels(labels, grid, fill=self.ignore_index), maps, outside)
+
+    def _pasted(self, augmentation: Augmentation, view: _View, generator: np.random.Generator) -> _View:
+        """Put the rare classes of another picture, warped by numbers of its own, over a sample."""
+        if not self.rare or generator.random() >= augmentation.further.copy_paste:
+            return view
+        for donor in generator.integers(0, len(self), DONORS).tolist():
+            image, labels = self.read(donor)
+            if not bool(np.isin(labels, self.rare).any()):
+                continue
+            other = self._view(augmentation, image, labels, generator, rare=True)
+            pasted = np.isin(other.labels, self.rare)
+            outside = None if view.outside is None else view.outside & ~pasted
+            maps = {name: np.where(pasted, other.maps[name], values) for name, values in view.maps.items()}
+            image = np.where(pasted[:, :, None], other.image, view.image)
+            return _View(image, np.where(pasted, other.labels, view.labels), maps, outside)
+        return view
 
     def _sample(
         self, index: int, images: NDArray[np.float32], labels: NDArray[Any], maps: Mapping[str, NDArray[np.float32]]

@@ -19,6 +19,7 @@ __all__ = ["Normalization"]
 # Mean and standard deviation of ImageNet's training pictures in 0..1, as torchvision and timm use them.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+EIGHT_BITS = 255.0
 
 
 @dataclass(frozen=True)
@@ -134,9 +135,7 @@ class Normalization:
         Raises:
             DataError: The image has another number of bands.
         """
-        bands = 1 if image.ndim == 2 else image.shape[2]
-        if bands != self.bands:
-            raise DataError(f"an image of {self.bands} bands was expected, as those in training; got {bands} bands")
+        self.check_bands(image)
         factor = 1.0 / (self.scale * np.asarray(self.std, dtype=np.float64))
         shift = -np.asarray(self.mean, dtype=np.float64) / np.asarray(self.std, dtype=np.float64)
         planes = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
@@ -148,6 +147,34 @@ class Normalization:
         if outside is not None:
             result[:, outside] = 0.0
         return result
+
+    def check_bands(self, image: np.ndarray) -> None:
+        """Refuse an image of other bands.
+
+        Args:
+            image: ``(H, W, C)``, or ``(H, W)`` where there is one band.
+
+        Raises:
+            DataError: The image has another number of bands.
+        """
+        bands = 1 if image.ndim == 2 else image.shape[2]
+        if bands != self.bands:
+            raise DataError(f"an image of {self.bands} bands was expected, as those in training; got {bands} bands")
+
+    def limits(self) -> tuple[np.ndarray, np.ndarray]:
+        """Give the range of values that pictures of this data set have.
+
+        Returns:
+            Lowest and highest stored value of each band, ``(C,)`` float64: 0 and 255 for 8 bits, else three standard
+            deviations around the mean, where 16 bits do not go beyond 0 and 65535.
+        """
+        if self.scale == EIGHT_BITS:
+            return np.zeros(self.bands), np.full(self.bands, EIGHT_BITS)
+        mean, std = np.asarray(self.mean, np.float64), np.asarray(self.std, np.float64)
+        low, high = mean - 3 * std, mean + 3 * std
+        if self.scale != 1:
+            low, high = low.clip(0, 1), high.clip(0, 1)
+        return low * self.scale, high * self.scale
 
     def to_json(self) -> dict[str, Any]:
         """Give ``{"mean": […], "std": […], "scale": s, "bands": C}``."""

@@ -16,7 +16,7 @@ import torch
 from lightning_fabric import Fabric
 
 from denseg.config import RunConfig, stage_configs
-from denseg.data.augment import Augmentation, default_crop
+from denseg.data.augment import Augmentation, default_crop, rare_classes
 from denseg.data.dataset import SegmentationDataset
 from denseg.data.encoding import MaskEncoding
 from denseg.data.loader import BatchOrder, Loader, make_loader
@@ -306,7 +306,11 @@ def train_loader(data: TrainingData, train: TrainConfig, crop: tuple[int, int], 
         The loader.
     """
     augmentation = Augmentation(
-        scale=train.scale, scales=train.scales, flip=train.flip, flip_vertical=train.flip_vertical
+        scale=train.scale,
+        scales=train.scales,
+        flip=train.flip,
+        flip_vertical=train.flip_vertical,
+        further=train.augment,
     )
     dataset = SegmentationDataset(
         data.train,
@@ -317,6 +321,7 @@ def train_loader(data: TrainingData, train: TrainConfig, crop: tuple[int, int], 
         crop=crop,
         seed=seed,
         max_pixels=data.max_pixels,
+        rare=rare_classes(data.train_counts),
     )
     return make_loader(
         dataset,
