@@ -31,7 +31,10 @@ from denseg.types import Geometry, SegmentationOutput
 K = 3
 TINY_BACKBONE = "test_resnet"
 
-CASES: Mapping[str, tuple[Mapping[str, Any], ...]] = {}
+CASES: Mapping[str, tuple[Mapping[str, Any], ...]] = {
+    "fcn32s": ({"form": "paper", "width": 0.03},),  # fcn8s has all of them and two skips more
+    "fcn16s": ({"backbone": TINY_BACKBONE},),
+}
 """Options by model name, where the rule of ``_configurations`` does not fit."""
 
 NOT_SHIFTING: Mapping[str, str] = {"pspnet": "the regions of its pyramid lie fixed on the map"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -17,6 +17,8 @@ from denseg.models.danet import DANet
 from denseg.models.deeplab_v3_plus import DeepLabV3Plus
 from denseg.models.emanet import EMANet
 from denseg.models.fcn import FCN
+from denseg.models.fcn_paper import PaperFCN
+from denseg.models.fcn_skips import SkipFCN
 from denseg.models.hdnet import HDNet
 from denseg.models.interface import SegmentationModel
 from denseg.models.non_local_net import NonLocalNet
@@ -38,6 +40,7 @@ class ModelEntry:
         output_stride: Output stride of the backbone unless another is given; ``None``: the backbone's own.
         paper_backbone: Trunk of the paper form unless another of the paper's is named; its class takes the name.
             ``None``: the paper has one trunk.
+        defaults: Options that have another default under this name, in both forms.
     """
 
     modern: type[SegmentationModel]
@@ -45,6 +48,7 @@ class ModelEntry:
     backbone: str | None = None
     output_stride: int | None = None
     paper_backbone: str | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 MODELS: Mapping[str, ModelEntry] = MappingProxyType(
@@ -55,6 +59,13 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
         "deeplab_v3_plus": ModelEntry(DeepLabV3Plus, backbone="resnet50", output_stride=16),
         "emanet": ModelEntry(EMANet, backbone="resnet50", output_stride=8),
         "fcn": ModelEntry(FCN, backbone="resnet50", output_stride=8),
+        "fcn16s": ModelEntry(
+            SkipFCN, paper=PaperFCN, backbone="vgg16", paper_backbone="vgg16", defaults={"skips": (16,)}
+        ),
+        "fcn32s": ModelEntry(SkipFCN, paper=PaperFCN, backbone="vgg16", paper_backbone="vgg16"),
+        "fcn8s": ModelEntry(
+            SkipFCN, paper=PaperFCN, backbone="vgg16", paper_backbone="vgg16", defaults={"skips": (16, 8)}
+        ),
         "hdnet": ModelEntry(HDNet, backbone="resnet50", output_stride=8),
         "nonlocal": ModelEntry(NonLocalNet, backbone="resnet50", output_stride=8),
         "pspnet": ModelEntry(PSPNet, backbone="resnet50", output_stride=8),
@@ -101,7 +112,7 @@ def create_model(
     form = options.pop("form", "modern")
     model_class = _model_class(name, entry, form)
     arguments: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels, "form": form}
-    resolved = _resolve_options(f"model {name!r} ({form} form)", model_class, options)
+    resolved = _resolve_options(f"model {name!r} ({form} form)", model_class, _given(entry, options))
     takes_backbone = "backbone" in inspect.signature(model_class).parameters
     if backbone is not None and not takes_backbone:
         raise UsageError(f"model {name!r} ({form} form) has a fixed trunk; leave backbone out")
@@ -150,6 +161,13 @@ def _model_class(name: str, entry: ModelEntry, form: str) -> type[SegmentationMo
     if entry.paper is None:
         raise UnsupportedError(f"model {name!r} has no paper form; leave form out, or use form='modern'")
     return entry.paper
+
+
+def _given(entry: ModelEntry, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay options over the entry's own defaults; ``None`` means the default."""
+    return dict(entry.defaults) | {
+        key: value for key, value in options.items() if value is not None or key not in entry.defaults
+    }
 
 
 def _resolve_options(what: str, model_class: type[SegmentationModel], options: Mapping[str, Any]) -> dict[str, Any]:
