@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from denseg.training.interrupt import StopRequest, catch_signals
+from denseg.errors import InterruptedRunError, OutputError
+from denseg.training.interrupt import StopRequest, catch_signals, stoppable
 
 
 def test_a_signal_stops_at_once_where_nothing_is_deferred() -> None:
@@ -58,3 +59,27 @@ def test_outside_the_main_thread_signals_are_left_alone() -> None:
     thread.join()
     assert len(seen) == 1
     assert not seen[0]
+
+
+def break_off(error: Exception | None) -> None:
+    """A signal comes, and a library makes another error of it."""
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except KeyboardInterrupt:
+        if error is None:
+            raise
+        raise error from None
+
+
+@pytest.mark.parametrize("became", [None, RuntimeError("half an import"), ValueError("a short read")])
+def test_a_stop_is_told_as_one_whatever_became_of_it(became: Exception | None) -> None:
+    with pytest.raises(InterruptedRunError) as caught, stoppable("stopped; go on"):
+        break_off(became)
+    assert str(caught.value) == "stopped; go on"
+
+
+def test_a_fault_without_a_signal_and_a_full_disk_stay_themselves() -> None:
+    with pytest.raises(ValueError, match="wrong"), stoppable("stopped"):
+        raise ValueError("wrong")
+    with pytest.raises(OutputError, match="full"), stoppable("stopped"):
+        break_off(OutputError("full"))

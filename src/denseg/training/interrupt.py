@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-__all__ = ["StopRequest", "catch_signals"]
+from denseg.errors import InterruptedRunError, OutputError
+
+__all__ = ["StopRequest", "catch_signals", "stoppable"]
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
@@ -91,3 +93,27 @@ def catch_signals() -> Iterator[StopRequest]:
         for number, handler in before.items():
             with contextlib.suppress(ValueError, TypeError):
                 signal.signal(number, handler)
+
+
+@contextmanager
+def stoppable(said: str) -> Iterator[StopRequest]:
+    """Take signals while the block runs, and tell a stop as one, whatever a library in C made of it.
+
+    Args:
+        said: What the user reads, and how to go on.
+
+    Yields:
+        The request to look at.
+
+    Raises:
+        InterruptedRunError: A signal broke the block off.
+    """
+    with catch_signals() as stop:
+        try:
+            yield stop
+        except KeyboardInterrupt as error:
+            raise InterruptedRunError(said) from error
+        except Exception as error:
+            if stop.at_once and not isinstance(error, OutputError | InterruptedRunError):
+                raise InterruptedRunError(said) from error
+            raise

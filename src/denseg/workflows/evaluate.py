@@ -20,7 +20,7 @@ from denseg.data.split import split_rows
 from denseg.errors import DataError, UsageError, nearest_name
 from denseg.report.numbers import plural
 from denseg.runs import RunFolder
-from denseg.training.interrupt import catch_signals
+from denseg.training.interrupt import stoppable
 from denseg.types import ClassTable
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def evaluate(  # noqa: PLR0913 - the options of the command
     from denseg.inference.predictor import Predictor
     from denseg.training.scoring import score_pairs
 
-    with catch_signals():
+    with stoppable("interrupted; nothing was written"):
         predictor = Predictor.load(
             run, device=device, tile=tile, overlap=overlap, options=options, scales=scales, flip=flip
         )

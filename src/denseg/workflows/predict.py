@@ -14,7 +14,7 @@ import numpy as np
 
 from denseg.errors import InterruptedRunError, OutputError
 from denseg.files import make_folder, sha256_of, write_json
-from denseg.training.interrupt import catch_signals
+from denseg.training.interrupt import stoppable
 from denseg.workflows.inputs import find_pictures
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def predict(  # noqa: PLR0913 - the options of the command
     from denseg.inference.predictor import Predictor
     from denseg.workflows.labelling import Labelling, expand_pages, is_done
 
-    with catch_signals():
+    with stoppable("stopped; the same command goes on from there"):
         pictures, failed = expand_pages(files[rank::world])
         predictor = Predictor.load(
             run, device=device, tile=tile, overlap=overlap, options=options, scales=scales, flip=flip

@@ -20,7 +20,7 @@ from denseg.errors import DataError, DensegError, InterruptedRunError, OutputErr
 from denseg.files import make_folder
 from denseg.report.numbers import plural
 from denseg.runs import RunFolder, describe_environment, latest_run_path, lock_run, next_run_path
-from denseg.training.interrupt import StopRequest, catch_signals
+from denseg.training.interrupt import StopRequest, stoppable
 from denseg.training.progress import Progress, create_progress
 from denseg.workflows.check import examination_json, examination_lines
 
@@ -121,15 +121,9 @@ def train(  # noqa: PLR0913 - the options of the command
     display = create_progress(progress and _is_leader()) if isinstance(progress, bool) else progress
     said = {"model.name": model, "model.backbone": backbone, "init": init, "device": device}
     words = [f"{key}={json.dumps(value)}" for key, value in said.items() if value is not None] + list(settings)
-    with catch_signals() as stop:
+    with stoppable(_STOPPED) as stop:
         try:
             return _train(Path(path), recipe, words, None if out is None else Path(out), resume, display, stop)
-        except KeyboardInterrupt as error:
-            raise InterruptedRunError(_STOPPED) from error
-        except Exception as error:
-            if stop.at_once and not isinstance(error, OutputError | InterruptedRunError):
-                raise InterruptedRunError(_STOPPED) from error
-            raise
         finally:
             display.close()
 
