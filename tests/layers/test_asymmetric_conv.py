@@ -15,7 +15,16 @@ from denseg.layers import AsymmetricConv
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"stride": 2}, {"dilation": 3}, {"groups": 4, "kernel_size": 5}, {"out_channels": 6, "kernel_size": 7}],
+    [
+        {},
+        {"stride": 2},
+        {"dilation": 3},
+        {"groups": 4, "kernel_size": 5},
+        {"out_channels": 6, "kernel_size": 7},
+        {"padding": 0},
+        {"padding": 1, "kernel_size": 5, "stride": 2, "dilation": 2},
+        {"padding": 3},
+    ],
 )
 def test_fused_it_gives_the_same(options: dict[str, int]) -> None:
     layer = AsymmetricConv(8, **options)

@@ -27,11 +27,13 @@ class Backbone(nn.Module):
         specs: One entry per level, finest first; strides never fall. A dilated backbone repeats its last stride.
         in_channels: Image bands.
         name: What ``create_backbone`` takes to build it; empty for an encoder that belongs to one model.
+        pretrained: Whether it starts from trained weights.
     """
 
     specs: tuple[FeatureSpec, ...]
     in_channels: int
     name: str = ""
+    pretrained: bool = False
 
     @property
     def output_stride(self) -> int:

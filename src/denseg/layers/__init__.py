@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from denseg.layers.aspp import ASPP
 from denseg.layers.asymmetric_conv import AsymmetricConv
+from denseg.layers.asymmetric_swap import fuse_asymmetric_convs, use_asymmetric_convs
 from denseg.layers.catalog import LAYERS
 from denseg.layers.channel_attention import ChannelAttention
 from denseg.layers.conv import ConvBlock, UpConvBlock, init_classifier, init_conv, speed_up_depthwise
@@ -42,9 +43,11 @@ __all__ = [
     "SpatialPyramidPooling",
     "UpConvBlock",
     "fold_batch_norms",
+    "fuse_asymmetric_convs",
     "init_classifier",
     "init_conv",
     "is_single_value",
     "speed_up_depthwise",
     "train_on_single_values",
+    "use_asymmetric_convs",
 ]

@@ -37,8 +37,10 @@ class AsymmetricConv(nn.Module):
         out_channels: int | None = None,
         kernel_size: int = 3,
         stride: int = 1,
+        padding: int | None = None,
         dilation: int = 1,
         groups: int = 1,
+        branch_weight: float = 1.0,
     ) -> None:
         """Create the three branches.
 
@@ -47,8 +49,11 @@ class AsymmetricConv(nn.Module):
             out_channels: Channels of the output, D; C if ``None``.
             kernel_size: Odd side of the kernel, k, at least 3.
             stride: Input positions per output position.
+            padding: Zeros around the input on each side; as many as keep the size at stride 1 if ``None``.
             dilation: Distance between the kernel's taps.
             groups: Groups of the convolutions.
+            branch_weight: Weight that the branches' batch norms start with; 1 in the paper, 1/3 (the sum starts no
+                larger than one branch) is an option of the released code.
 
         Raises:
             UsageError: ``kernel_size`` is even or less than 3.
@@ -57,19 +62,23 @@ class AsymmetricConv(nn.Module):
         if kernel_size < 3 or kernel_size % 2 == 0:
             raise UsageError(f"an asymmetric convolution needs an odd kernel_size of at least 3, got {kernel_size}")
         out_channels = in_channels if out_channels is None else out_channels
+        reach = dilation * (kernel_size // 2)
+        padding = reach if padding is None else padding
+        self.crop = max(0, reach - padding)  # a row looks at the middle rows of the square's windows only
 
         def branch(size: tuple[int, int]) -> _Branch:
+            outside = [max(0, padding - (reach if side == 1 else 0)) for side in size]
             conv = nn.Conv2d(
                 in_channels,
                 out_channels,
                 size,
                 stride=stride,
-                padding=(dilation * (size[0] // 2), dilation * (size[1] // 2)),
+                padding=(outside[0], outside[1]),
                 dilation=dilation,
                 groups=groups,
                 bias=False,
             )
-            return _Branch(conv)
+            return _Branch(conv, branch_weight)
 
         self.square = branch((kernel_size, kernel_size))
         self.row = branch((1, kernel_size))
@@ -82,14 +91,18 @@ class AsymmetricConv(nn.Module):
             features: ``(B, C, h, w)``, floating point.
 
         Returns:
-            ``(B, D, h, w)`` at stride 1, else ``(B, D, ceil(h / stride), ceil(w / stride))``.
+            ``(B, D, h, w)`` at stride 1 and the default padding, else ``(B, D, ceil(h / stride), ceil(w / stride))``.
 
         Raises:
             ShapeError: ``features`` is not 4-D.
         """
         if features.ndim != 4:
             raise ShapeError(f"AsymmetricConv takes features of shape (B, C, h, w), got {tuple(features.shape)}")
-        total: Tensor = self.square(features) + self.row(features) + self.column(features)
+        rows = columns = features
+        if self.crop:
+            rows = features[:, :, self.crop : features.shape[2] - self.crop]
+            columns = features[..., self.crop : features.shape[3] - self.crop]
+        total: Tensor = self.square(features) + self.row(rows) + self.column(columns)
         return total
 
     @torch.no_grad()
@@ -127,11 +140,12 @@ class AsymmetricConv(nn.Module):
 class _Branch(nn.Module):
     """Convolution without bias and batch norm."""
 
-    def __init__(self, conv: nn.Conv2d) -> None:
+    def __init__(self, conv: nn.Conv2d, weight: float) -> None:
         super().__init__()
         self.conv = conv
         self.norm = BatchNorm2d(conv.out_channels)
         init_conv(conv)
+        nn.init.constant_(self.norm.weight, weight)
 
     def forward(self, features: Tensor) -> Tensor:
         normalised: Tensor = self.norm(self.conv(features))

@@ -18,7 +18,7 @@ from denseg.ops import conv_on_upsampled, depthwise_atrous_conv2d
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["ConvBlock", "UpConvBlock", "init_classifier", "init_conv", "speed_up_depthwise"]
+__all__ = ["ConvBlock", "UpConvBlock", "init_classifier", "init_conv", "is_plain_conv", "speed_up_depthwise"]
 
 
 class ConvBlock(nn.Module):
@@ -151,6 +151,18 @@ def speed_up_depthwise(network: nn.Module) -> None:
     for module in network.modules():
         if type(module) is nn.Conv2d and _is_depthwise_atrous(module):
             module.__class__ = _DepthwiseAtrousConv2d  # the same parameters, another forward
+
+
+def is_plain_conv(conv: nn.Conv2d) -> bool:
+    """Tell whether a convolution maps one tensor to one, as ``torch.nn.Conv2d`` does, in whatever form it computes it.
+
+    Args:
+        conv: The convolution.
+
+    Returns:
+        False for convolutions that also grow or concatenate, and for classes that denseg does not know.
+    """
+    return type(conv) in {nn.Conv2d, _DepthwiseAtrousConv2d}
 
 
 def _is_depthwise_atrous(conv: nn.Conv2d) -> bool:

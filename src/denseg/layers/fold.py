@@ -13,6 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from denseg.errors import UsageError
+from denseg.layers.asymmetric_conv import AsymmetricConv
+from denseg.layers.asymmetric_swap import fuse_asymmetric_convs
+from denseg.layers.norm_pairs import find_norm_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,9 +27,9 @@ __all__ = ["fold_batch_norms"]
 def fold_batch_norms(model: nn.Module, images: Tensor) -> nn.Module:
     """Copy a model with its batch norms folded; the scores stay, but for rounding.
 
-    Which norm follows which convolution is found by running the model, whatever its code looks like. The copy is
-    compared with the model on ``images``; where anything but rounding differs (a convolution's output is also used
-    before its norm), the model itself comes back.
+    Which norm follows which convolution is found by running the model, whatever its code looks like. Asymmetric
+    convolutions become square ones. The copy is compared with the model on ``images``; where anything but rounding
+    differs (a convolution's output is also used before its norm), the model itself comes back.
 
     Args:
         model: The model in evaluation mode, which stays as it is.
@@ -40,46 +43,15 @@ def fold_batch_norms(model: nn.Module, images: Tensor) -> nn.Module:
     """
     if model.training:
         raise UsageError("batch norms are folded for inference; call model.eval() first")
-    folded = copy.deepcopy(model)
-    pairs = _find_pairs(folded, images)
+    folded = fuse_asymmetric_convs(copy.deepcopy(model))
+    fused = any(isinstance(module, AsymmetricConv) for module in model.modules())
+    pairs = find_norm_pairs(folded, images)
     for conv, norm in pairs:
         _fold(conv, norm)
     before, after = _tensors(model(images)), _tensors(folded(images))
-    if not pairs or any(_differ(*pair) for pair in zip(before, after, strict=True)):
+    if not (pairs or fused) or any(_differ(*pair) for pair in zip(before, after, strict=True)):
         return model
     return folded
-
-
-def _find_pairs(model: nn.Module, images: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """Convolutions whose output is what a norm takes, each module called once."""
-    made: list[tuple[nn.Module, Tensor]] = []
-    taken: list[tuple[nn.Module, nn.Module | None]] = []
-    calls: dict[nn.Module, int] = {}
-
-    def note_output(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        calls[module] = calls.get(module, 0) + 1
-        made.append((module, output))
-
-    def note_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        calls[module] = calls.get(module, 0) + 1
-        taken.append((module, next((conv for conv, output in made if output is inputs[0]), None)))
-
-    handles = []
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            handles.append(module.register_forward_hook(note_output))
-        elif isinstance(module, nn.BatchNorm2d) and module.track_running_stats:
-            handles.append(module.register_forward_pre_hook(note_input))
-    try:
-        model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return [
-        (conv, norm)
-        for norm, conv in taken
-        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and calls[conv] == calls[norm] == 1
-    ]
 
 
 def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:

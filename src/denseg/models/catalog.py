@@ -11,6 +11,8 @@ from typing import Any
 
 from denseg.backbones import create_backbone
 from denseg.errors import UnknownNameError, UnsupportedError, UsageError, nearest_name
+from denseg.layers import use_asymmetric_convs
+from denseg.models.acnet import ACNet
 from denseg.models.ccnet import CCNet
 from denseg.models.context import Context
 from denseg.models.danet import DANet
@@ -53,6 +55,7 @@ class ModelEntry:
 
 MODELS: Mapping[str, ModelEntry] = MappingProxyType(
     {
+        "acnet": ModelEntry(ACNet, backbone="resnet50", output_stride=8),
         "ccnet": ModelEntry(CCNet, backbone="resnet50", output_stride=8),
         "context": ModelEntry(Context, backbone="resnet50", output_stride=8),
         "danet": ModelEntry(DANet, backbone="resnet50", output_stride=8),
@@ -93,7 +96,8 @@ def create_model(
         in_channels: Image bands.
         output_stride: Input pixels per position of the backbone's deepest level; the model's default if ``None``.
         pretrained: Start the backbone from ImageNet weights.
-        **options: ``form`` (``modern`` or ``paper``), and what the model's constructor takes by keyword.
+        **options: ``form`` (``modern`` or ``paper``), ``asymmetric`` (True: train every square convolution with a row
+            and a column beside it, as ``acnet`` does), and what the model's constructor takes by keyword.
 
     Returns:
         The model, with ``spec`` and ``geometry``.
@@ -110,6 +114,7 @@ def create_model(
             raise UsageError(f"{what} must be at least 1, got {value}")
     entry = MODELS[name]
     form = options.pop("form", "modern")
+    asymmetric = _switch("asymmetric", options.pop("asymmetric", None))
     model_class = _model_class(name, entry, form)
     arguments: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels, "form": form}
     resolved = _resolve_options(f"model {name!r} ({form} form)", model_class, _given(entry, options))
@@ -131,8 +136,14 @@ def create_model(
     else:
         output_stride = output_stride or entry.output_stride
         network = create_backbone(backbone, in_channels=in_channels, output_stride=output_stride, pretrained=pretrained)
+        network.pretrained = pretrained
         model = model_class(num_classes, backbone=network, **resolved)
         arguments |= {"backbone": backbone, "output_stride": output_stride}
+    if asymmetric:
+        arguments["asymmetric"] = True
+        size = (model.geometry.min_size,) * 2
+        images = next(model.parameters()).new_zeros(1, in_channels, *size)
+        use_asymmetric_convs(model, images, keep=lambda name: pretrained and name.startswith("backbone."))
     model.spec = ModelSpec(name, arguments | {key: _json(value) for key, value in resolved.items()})
     return model
 
@@ -151,6 +162,12 @@ def split_parameters(model: SegmentationModel) -> dict[str, list[str]]:
         "backbone": [name for name in names if name.startswith("backbone.")],
         "head": [name for name in names if not name.startswith("backbone.")],
     }
+
+
+def _switch(name: str, value: Any) -> bool:
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    raise UsageError(f"{name} is true or false, got {value!r}")
 
 
 def _model_class(name: str, entry: ModelEntry, form: str) -> type[SegmentationModel]:
