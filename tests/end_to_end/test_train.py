@@ -236,7 +236,7 @@ def test_an_interrupted_run_goes_on(run_command: Run, stopped: tuple[Path, Path]
     )
     resumed = run_command("train", data, *OPTIONS, "--set", "train.workers=1", "--out", run, "--resume")
     assert resumed.code == 0, resumed.stderr
-    assert f"resume {run}: 1 epochs and 1 steps are done" in resumed.stderr
+    assert f"resume {run}: 1 epoch and 1 step are done" in resumed.stderr
     whole = run_command("train", data, *OPTIONS, "--out", tmp_path / "whole")
     assert whole.code == 0
     for name in ("state", "best", "last"):
