@@ -14,6 +14,7 @@ from denseg.config import load_config
 from denseg.errors import UsageError
 from denseg.models import MODELS, SegmentationModel, create_model, load_checkpoint, split_parameters
 from denseg.models.complexity import Complexity, LayerCost, describe
+from denseg.models.figures import FigureCheck, check_figures
 from denseg.types import ModelSpec
 from denseg.workflows.models import header_of
 
@@ -30,6 +31,7 @@ class Inspection:
         complexity: Parameters, multiply-adds, output stride, layers.
         backbone_parameters: Those of the backbone.
         paper: ``paper`` and ``url`` of the model.
+        figures: The paper's figures beside ours.
     """
 
     spec: ModelSpec
@@ -37,6 +39,7 @@ class Inspection:
     complexity: Complexity
     backbone_parameters: int
     paper: dict[str, str]
+    figures: tuple[FigureCheck, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Give the inspection as JSON values."""
@@ -50,7 +53,7 @@ class Inspection:
             "backbone_parameters": self.backbone_parameters,
             "macs": complexity.macs,
             "output_stride": complexity.output_stride,
-            "paper": self.paper,
+            "paper": {**self.paper, "figures": [figure.to_json() for figure in self.figures]},
             "layers": [row._asdict() for row in complexity.layers],
         }
 
@@ -75,7 +78,8 @@ class Inspection:
         ]
         if complexity.trainable != complexity.parameters:
             lines.insert(3, f"learning       {complexity.trainable:,}")
-        return lines + _table(complexity.layers) if layers else lines
+        lines += _figures(self.figures)
+        return lines + _layers(complexity.layers) if layers else lines
 
 
 def inspect_model(
@@ -117,7 +121,8 @@ def inspect_model(
     names = set(split_parameters(model)["backbone"])
     backbone_parameters = sum(value.numel() for key, value in model.named_parameters() if key in names)
     paper = header_of(MODELS[model.spec.name].modern)
-    return Inspection(model.spec, size, describe(model, size), backbone_parameters, paper)
+    figures = check_figures(model.spec.name, backbone or model.spec.arguments.get("backbone"))
+    return Inspection(model.spec, size, describe(model, size), backbone_parameters, paper, figures)
 
 
 def _from_settings(name: str, backbone: str | None, num_classes: int, settings: Sequence[str]) -> SegmentationModel:
@@ -143,20 +148,33 @@ def _from_settings(name: str, backbone: str | None, num_classes: int, settings: 
         )
 
 
-def _table(rows: Sequence[LayerCost]) -> list[str]:
+def _figures(checks: Sequence[FigureCheck]) -> list[str]:
+    """Lay the paper's figures beside ours; each is about the form of the network that the line names."""
+    if not checks:
+        return []
+    cells = [("the paper's figures", "paper", "ours", "", "of", "source")]
+    for check in checks:
+        built = ", ".join(f"{key}={value}" for key, value in check.options.items())
+        same = "equal" if check.agrees else "DIFFERS"
+        cells.append((check.quantity, f"{check.paper:,.10g}", f"{check.ours:,.10g}", same, built, check.source))
+    return ["", *_aligned(cells, right=(1, 2))]
+
+
+def _layers(rows: Sequence[LayerCost]) -> list[str]:
     cells = [("layer", "type", "output", "parameters", "MACs")]
     cells += [
         (row.name or "-", row.type, "x".join(map(str, row.output_size)), f"{row.parameters:,}", f"{row.macs:,}")
         for row in rows
     ]
-    widths = [max(len(line[column]) for line in cells) for column in range(5)]
+    return ["", *_aligned(cells, right=(3, 4))]
+
+
+def _aligned(cells: Sequence[Sequence[str]], *, right: Sequence[int]) -> list[str]:
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     return [
-        "",
-        *(
-            "  ".join(
-                cell.rjust(width) if column > 2 else cell.ljust(width)
-                for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in cells
-        ),
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in cells
     ]

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The figures that the papers print about their networks, each beside what is measured here.
+
+An entry says how to build the network that the figure is about, and how to measure it. Networks are built on torch's
+``meta`` device: shapes without values, so that 250 million parameters cost nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from denseg.models.catalog import create_model
+from denseg.models.complexity import count_parameters
+from denseg.models.interface import SegmentationModel
+
+__all__ = ["FIGURES", "FigureCheck", "PaperFigure", "check_figures"]
+
+
+@dataclass(frozen=True)
+class PaperFigure:
+    """A number that a paper or its released code fixes.
+
+    Attributes:
+        quantity: What it counts, in a few words.
+        value: The number.
+        source: Where it stands: table, section, file of the released code.
+        options: Arguments of ``create_model``; ``num_classes`` is 21 unless it is among them.
+        measure: Gives our number from the model, which has no values (``meta`` device).
+        rounded_to: What the paper rounds to; a million for "134M". The numbers agree where both round to the same.
+    """
+
+    quantity: str
+    value: float
+    source: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    measure: Callable[[SegmentationModel], float] = count_parameters
+    rounded_to: float = 1
+
+
+@dataclass(frozen=True)
+class FigureCheck:
+    """A figure of a paper beside ours.
+
+    Attributes:
+        quantity: What is counted.
+        options: How the network is built.
+        paper: The paper's number.
+        ours: Ours.
+        agrees: Whether they are equal, to the digits that the paper prints.
+        source: Where the paper's stands.
+    """
+
+    quantity: str
+    options: Mapping[str, Any]
+    paper: float
+    ours: float
+    agrees: bool
+    source: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the check as JSON values."""
+        return {
+            "quantity": self.quantity,
+            "options": dict(self.options),
+            "paper": self.paper,
+            "ours": self.ours,
+            "agrees": self.agrees,
+            "source": self.source,
+        }
+
+
+def check_figures(name: str, backbone: str | None = None) -> tuple[FigureCheck, ...]:
+    """Measure every figure of a paper's network.
+
+    Args:
+        name: Catalog name.
+        backbone: Leave out figures that are about another backbone; ``None``: all of them.
+
+    Returns:
+        The checks, in the table's order; empty where the paper prints none that can be measured without training.
+    """
+    checks = []
+    for figure in FIGURES.get(name, ()):
+        if backbone is not None and figure.options.get("backbone", backbone) != backbone:
+            continue
+        with torch.device("meta"):
+            model = create_model(name, **({"num_classes": 21} | dict(figure.options)))
+        ours = figure.measure(model.eval())
+        agrees = round(ours / figure.rounded_to) == round(figure.value / figure.rounded_to)
+        checks.append(FigureCheck(figure.quantity, figure.options, figure.value, ours, agrees, figure.source))
+    return tuple(checks)
+
+
+def trunk_parameters(model: SegmentationModel) -> float:
+    """Count the parameters of the backbone alone."""
+    return count_parameters(model.get_submodule("backbone"))
+
+
+def receptive_field(model: SegmentationModel) -> float:
+    """Read the receptive field that the model works out from its layers."""
+    return float(model.receptive_field)  # type: ignore[arg-type]
+
+
+def total_stride(model: SegmentationModel) -> float:
+    """Read the stride of the deepest map."""
+    return model.geometry.total_stride
+
+
+def scores_for(side: int) -> Callable[[SegmentationModel], float]:
+    """Make a measure of the side of the scores for an image of a side."""
+    return lambda model: _run(model, side).logits.shape[-1]
+
+
+def heatmap_for(side: int) -> Callable[[SegmentationModel], float]:
+    """Make a measure of the side of the heatmap for an image of a side."""
+    return lambda model: _run(model, side).heatmap.shape[-1]
+
+
+def _run(model: SegmentationModel, side: int) -> Any:
+    with torch.no_grad():
+        return model(torch.empty(1, model.in_channels, side, side, device="meta"))
+
+
+def _fcn(backbone: str, field_of_view: int, millions: int, trunk: int, whole: int) -> tuple[PaperFigure, ...]:
+    options = {"form": "paper", "backbone": backbone}
+    table = "Long et al. 2015, Table 1"
+    return (
+        PaperFigure("parameters, in millions", millions * 1e6, table, options, rounded_to=1e6),
+        PaperFigure("parameters of the trunk", trunk, "released net's layers", options, trunk_parameters),
+        PaperFigure("parameters with 21 scores", whole, "released net's layers", options),
+        PaperFigure("receptive field", field_of_view, table, options, receptive_field),
+        PaperFigure("stride", 32, table, options, total_stride),
+    )
+
+
+_PAPER_UNET = {"form": "paper", "in_channels": 1, "num_classes": 2}
+_FCN_VGG16 = {"form": "paper", "backbone": "vgg16"}
+
+FIGURES: Mapping[str, tuple[PaperFigure, ...]] = MappingProxyType(
+    {
+        "fcn32s": (
+            *_fcn("vgg16", 404, 134, 134_260_544, 134_346_581),
+            *_fcn("alexnet", 355, 57, 56_868_224, 56_954_261),
+            # Table 1 prints 907, which counts the average pool that Section 4.1 says is discarded: 715 without it.
+            *_fcn("googlenet", 715, 6, 5_973_552, 5_995_077),
+            PaperFigure("output for 500x500", 500, "released net", _FCN_VGG16, scores_for(500)),
+        ),
+        "fcn16s": (
+            PaperFigure("parameters", 134_346_581 + 10_773, "released net's layers", _FCN_VGG16),
+            PaperFigure("output for 500x500", 500, "released net", _FCN_VGG16, scores_for(500)),
+        ),
+        "fcn8s": (
+            PaperFigure("parameters", 134_346_581 + 10_773 + 5_397, "released net's layers", _FCN_VGG16),
+            PaperFigure("receptive field", 404, "Long et al. 2015, Table 1", _FCN_VGG16, receptive_field),
+            PaperFigure("output for 500x500", 500, "released net", _FCN_VGG16, scores_for(500)),
+        ),
+        "unet": (
+            PaperFigure("parameters", 31_030_658, "Ronneberger et al. 2015, Figure 1", _PAPER_UNET),
+            PaperFigure("output for 572x572", 388, "Ronneberger et al. 2015, Figure 1", _PAPER_UNET, scores_for(572)),
+            PaperFigure(
+                "parameters as released", 31_100_354, "phseg_v5-train.prototxt", {**_PAPER_UNET, "released": True}
+            ),
+        ),
+    }
+)
+"""By catalog name. A test measures every entry."""
