@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from denseg.data.augment import Augmentation, default_crop, sample_generator
-from denseg.data.steps import Crop, Flip, Scale
+from denseg.config import AugmentConfig, ElasticConfig
+from denseg.data.augment import Augmentation, branch, default_crop, draw_place, rare_classes, sample_generator
+from denseg.data.steps import Crop, Elastic, Flip, Mirror, Perspective, Scale, Shear, Turn
 from denseg.data.warp import Warp
 from denseg.errors import UsageError
 
@@ -100,3 +101,70 @@ def test_the_default_crop_is_512_or_the_picture() -> None:
 def test_senseless_options_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
         Augmentation(**options)  # type: ignore[arg-type]
+
+
+def test_a_window_holds_the_place_it_is_drawn_around() -> None:
+    augmentation = Augmentation(flip_vertical=0.5, further=AugmentConfig(quarter_turns=0.7))
+    for index in range(300):
+        rng = sample_generator(1, 0, index)
+        size, crop = tuple(rng.integers(20, 90, 2).tolist()), tuple(rng.integers(8, 40, 2).tolist())
+        place = float(rng.integers(0, size[0])) + 0.5, float(rng.integers(0, size[1])) + 0.5
+        grid = augmentation.draw(sample_generator(0, 0, index), size, crop, around=place).grid()
+        rows, columns = np.broadcast_arrays(*grid)
+        assert rows.min() - 1 <= place[0] <= rows.max() + 1
+        assert columns.min() - 1 <= place[1] <= columns.max() + 1
+
+
+def test_geometry_beyond_scale_and_crop_leaves_those_as_they_were() -> None:
+    plain = draws(Augmentation(), 30, (80, 70), (32, 32))
+    further = AugmentConfig(rotation=20, shear=5, perspective=0.1, elastic=ElasticConfig(sigma=2), border="mirror")
+    for before, after in zip(plain, draws(Augmentation(further=further), 30, (80, 70), (32, 32)), strict=True):
+        assert [step for step in after.steps if isinstance(step, Crop | Flip | Scale)] == list(before.steps)
+        assert [type(step) for step in after.steps[:4]] == [Elastic, Perspective, Turn, Shear]
+        assert isinstance(after.steps[-1], Mirror)
+
+
+def test_angles_and_displacements_are_those_asked_for() -> None:
+    further = AugmentConfig(rotation=25, shear=8, quarter_turns=0.6, elastic=ElasticConfig(sigma=10, probability=0.5))
+    steps = [step for warp in draws(Augmentation(further=further), 1500, (90, 80), (64, 64)) for step in warp.steps]
+    turns = [step.degrees for step in steps if isinstance(step, Turn)]
+    quarters = [turn for turn in turns if turn in (90, 180, 270)]
+    assert len(quarters) / 1500 == pytest.approx(0.6, abs=0.04)
+    assert min(quarters.count(turn) for turn in (90, 180, 270)) > 200
+    angles = np.array([turn for turn in turns if turn not in (90, 180, 270)])
+    assert np.abs(angles).max() <= 25
+    assert angles.std() == pytest.approx(25 / 3**0.5, rel=0.05)
+    slants = np.array([step.across + step.down for step in steps if isinstance(step, Shear)])
+    assert slants.std() == pytest.approx(8 / 3**0.5, rel=0.05)
+    fields = np.stack([step.displacements for step in steps if isinstance(step, Elastic)])
+    assert len(fields) / 1500 == pytest.approx(0.5, abs=0.04)
+    assert fields.shape[1:] == (2, 3, 3)
+    assert fields.std() == pytest.approx(10, rel=0.03)
+    assert fields.mean() == pytest.approx(0, abs=0.3)
+
+
+def test_places_are_drawn_from_each_class_alike() -> None:
+    labels = np.zeros((20, 20), np.uint8)
+    labels[3, 4], labels[8:12, 8:12], labels[0, 0] = 1, 2, 255
+    drawn = [draw_place(np.random.default_rng(seed), labels, range(4)) for seed in range(600)]
+    values = [int(labels[int(place[0]), int(place[1])]) for place in drawn if place]
+    assert {value: values.count(value) / 600 for value in set(values)} == pytest.approx(
+        {0: 1 / 3, 1: 1 / 3, 2: 1 / 3}, abs=0.06
+    )
+    assert (3.5, 4.5) in drawn
+    assert draw_place(np.random.default_rng(0), labels, (3, 7)) is None
+
+
+def test_rare_classes_have_less_than_half_their_share() -> None:
+    assert rare_classes([100, 100, 100, 100]) == ()
+    assert rare_classes([1000, 124, 126, 0]) == (1, 2)
+    assert rare_classes([900, 100]) == (1,)
+    assert rare_classes([]) == ()
+
+
+def test_a_branch_has_its_own_numbers_and_takes_none() -> None:
+    generator = sample_generator(1, 2, 3)
+    one, other = branch(generator, 1).random(3), branch(generator, 2).random(3)
+    np.testing.assert_array_equal(one, branch(sample_generator(1, 2, 3), 1).random(3))
+    assert not np.array_equal(one, other)
+    np.testing.assert_array_equal(generator.random(3), sample_generator(1, 2, 3).random(3))

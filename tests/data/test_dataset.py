@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from denseg.config import AugmentConfig, ElasticConfig
 from denseg.data.augment import Augmentation, sample_generator
 from denseg.data.dataset import SegmentationDataset, collate
 from denseg.data.encoding import MaskEncoding
@@ -79,6 +81,94 @@ def test_a_sample_depends_on_seed_epoch_and_index_only(make: Make) -> None:
         torch.testing.assert_close(again["target"], first["target"], rtol=0, atol=0)
     for other in (dataset[(4, 1)], make(seed=2, **options)[(3, 1)]):
         assert not torch.equal(other["images"], first["images"])
+
+
+def test_everything_at_once_depends_on_seed_epoch_and_index_only(make: Make) -> None:
+    further = AugmentConfig(
+        rotation=45, shear=10, perspective=0.1, elastic=ElasticConfig(sigma=4), rare_crop=0.5, copy_paste=1.0, gain=0.3,
+        gamma=0.3, hue=20, noise=0.1, blur=1.0, interpolation="bicubic", border="mirror",
+    )  # fmt: skip
+    options = {"augmentation": Augmentation(further=further), "crop": (40, 32), "rare": (1, 2), "seed": 4}
+    first, again = make(**options)[(2, 1)], make(**options)[(2, 1)]
+    assert first["images"].shape == (3, 40, 32)
+    assert bool(torch.isfinite(first["images"]).all())
+    assert set(first["target"].unique().tolist()) <= {0, 1, 2}  # mirrored: nothing is outside
+    for name in ("images", "target"):
+        torch.testing.assert_close(again[name], first[name], rtol=0, atol=0)
+        assert not torch.equal(make(**options)[(3, 1)][name], first[name])
+
+
+def test_light_is_drawn_after_the_geometry(make: Make) -> None:
+    """Changes of values leave the geometry as it was, and of one number in each sample."""
+    plain = make(augmentation=Augmentation(), crop=(40, 40))
+    lit = make(augmentation=Augmentation(further=AugmentConfig(brightness=0.2)), crop=(40, 40))
+    std = torch.tensor(Normalization.imagenet().std)
+    for index in range(4):
+        one, other = plain[(0, index)], lit[(0, index)]
+        torch.testing.assert_close(one["target"], other["target"])
+        inside = one["target"] != 255
+        added = (other["images"] - one["images"])[:, inside] * std[:, None]
+        assert 0 < added.abs().max() <= 0.2 + 1e-5
+        torch.testing.assert_close(added, added[0, 0].expand_as(added), rtol=0, atol=1e-5)
+
+
+def write(root: Path, masks: dict[str, NDArray[np.uint8]], shade: dict[str, int]) -> tuple[Any, ...]:
+    """Write pictures of one shade each, with masks."""
+    for folder in ("images", "masks"):
+        (root / folder).mkdir()
+    for name, labels in masks.items():
+        Image.fromarray(np.full((*labels.shape, 3), shade.get(name, 0), np.uint8)).save(root / f"images/{name}.png")
+        Image.fromarray(labels).save(root / f"masks/{name}.png")
+    return discover(root).pairs
+
+
+def test_rare_crops_hold_every_class_equally_often(tmp_path: Path) -> None:
+    labels = np.zeros((64, 64), np.uint8)
+    labels[5:7, 50:52] = 1
+    labels[40:42, 8:9] = 2
+    pairs = write(tmp_path, {"a": labels}, {})
+    options: dict[str, Any] = {"encoding": ENCODING, "normalization": Normalization.imagenet(), "ignore_index": 255}
+    options |= {"crop": (16, 16)}
+    still = Augmentation(scale=(1, 1), flip=0.5)
+    seldom = SegmentationDataset(pairs, augmentation=still, **options)
+    often = SegmentationDataset(
+        pairs, augmentation=replace(still, further=AugmentConfig(rare_crop=1.0, quarter_turns=0.5)), **options
+    )
+
+    def share(dataset: SegmentationDataset, label: int) -> float:
+        return float(np.mean([bool((dataset[(epoch, 0)]["target"] == label).any()) for epoch in range(200)]))
+
+    for label in (1, 2):
+        assert share(seldom, label) < 0.12
+        assert share(often, label) == pytest.approx(1 / 3, abs=0.1)
+
+
+def test_rare_classes_are_pasted_with_their_pixels(tmp_path: Path) -> None:
+    donor = np.zeros((32, 32), np.uint8)
+    donor[10:20, 12:22] = 2
+    pairs = write(tmp_path, {"a": np.ones((32, 32), np.uint8), "b": donor}, {"a": 10, "b": 200})
+
+    def make(share: float) -> SegmentationDataset:
+        return SegmentationDataset(
+            pairs,
+            encoding=ENCODING,
+            normalization=Normalization((0.0,) * 3, (1.0,) * 3),
+            ignore_index=255,
+            augmentation=Augmentation(scale=(1, 1), further=AugmentConfig(copy_paste=share)),
+            crop=(32, 32),
+            rare=(2,),
+            maps={"value": lambda labels: labels.astype(np.float32)},
+        )
+
+    taken = 0
+    for epoch in range(30):
+        sample = make(0.8)[(epoch, 0)]
+        pasted = sample["target"] == 2
+        taken += bool(pasted.any())
+        torch.testing.assert_close(sample["images"][0] * 255, torch.where(pasted, 200.0, 10.0))
+        torch.testing.assert_close(sample["value"], sample["target"].float())
+        assert not bool((make(0.0)[(epoch, 0)]["target"] == 2).any())
+    assert 10 < taken < 28  # 0.8 times the probability that one of three donors is the one with the class
 
 
 def test_outside_is_the_mean_pixel_ignored_and_without_weight(make: Make) -> None:

@@ -15,6 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from denseg.config import AugmentConfig, ElasticConfig
 from denseg.data.augment import Augmentation
 from denseg.data.dataset import SegmentationDataset
 from denseg.data.encoding import MaskEncoding
@@ -62,11 +63,25 @@ def digest(loader: Loader, epochs: int = 2) -> list[torch.Tensor]:
         return [batch[name] for epoch in range(epochs) for batch in loader.epoch(epoch) for name in sorted(batch)]
 
 
-def test_what_comes_does_not_depend_on_the_workers(tiny_data: Path) -> None:
-    expected = digest(make_loader(dataset_of(tiny_data), batch_size=2, shuffle=True))
+EVERYTHING = Augmentation(
+    flip_vertical=0.3,
+    further=AugmentConfig(
+        rotation=30, quarter_turns=0.5, shear=10, perspective=0.1, elastic=ElasticConfig(sigma=3), rare_crop=0.5,
+        copy_paste=0.9, gain=0.2, brightness=0.1, contrast=0.2, gamma=0.2, saturation=0.3, hue=10, noise=0.05, blur=1.0,
+    ),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("augmentation", [Augmentation(), EVERYTHING])
+def test_what_comes_does_not_depend_on_the_workers(tiny_data: Path, augmentation: Augmentation) -> None:
+    def make(workers: int) -> Loader:
+        dataset = dataset_of(tiny_data, augmentation=augmentation, rare=(1,))
+        return make_loader(dataset, batch_size=2, shuffle=True, workers=workers)
+
+    expected = digest(make(0))
     assert len(expected) == 2 * 2 * 3
     for workers in (1, 3):
-        found = digest(make_loader(dataset_of(tiny_data), batch_size=2, shuffle=True, workers=workers))
+        found = digest(make(workers))
         assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
