@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from denseg.models.catalog import MODELS, ModelEntry, create_model, split_parameters
 from denseg.models.checkpoint import Checkpoint, LoadReport, load_checkpoint, load_weights, save_checkpoint
+from denseg.models.convolutional import fully_convolutional
 from denseg.models.interface import SegmentationModel
 from denseg.models.probe import feature_channels
 from denseg.types import SegmentationOutput
@@ -18,6 +19,7 @@ __all__ = [
     "SegmentationOutput",
     "create_model",
     "feature_channels",
+    "fully_convolutional",
     "load_checkpoint",
     "load_weights",
     "save_checkpoint",
