@@ -233,3 +233,34 @@ def test_a_finished_run_knows_how_far_its_network_reaches(trained):
         assert predictor.tiled._reach.halo == 112  # so that nothing is measured again
         assert predictor.metadata["training"]["class_pixels"]
         assert predictor.metadata["encoding"]["num_classes"] == 3
+
+
+def test_the_temperature_is_fitted_stored_and_told(trained, capsys):
+    """The best checkpoint scales its probabilities; evaluating it again changes nothing."""
+    import numpy as np
+
+    from denseg.inference import Predictor
+    from denseg.metrics import apply_temperature
+
+    folder = RunFolder.open(trained / "run-flat")
+    predictor = Predictor.load(folder.path, device="cpu")
+    stored = predictor.metadata["calibration"]
+    before = folder.evaluation("val")
+    assert stored["temperature"] == before["calibration"]["temperature"] == predictor.temperature != 1
+    assert stored["split"] == "val"
+    image = trained / "flat" / before["per_image"][0]["image"]
+    scaled = predictor.probabilities(image)
+    labels = predictor.predict(image)
+    predictor.temperature = 1.0
+    plain = predictor.probabilities(image)
+    np.testing.assert_allclose(scaled, apply_temperature(plain, stored["temperature"]), atol=1e-6)
+    assert np.array_equal(labels, plain.argmax(axis=0)), "no label depends on it"
+    assert run(folder.path, trained / "flat", "--json", "-") == 0
+    again = json.loads(capsys.readouterr().out)
+    for key in ("calibration", "risk_coverage", "boundary", "continuity", "sizes"):
+        assert again[key] == before[key]
+    with np.load(folder.counts_path("val"), allow_pickle=False) as counts:
+        union = counts["labels"] + counts["predicted"] - counts["right"]
+        total = counts["right"].sum(axis=0)[union.sum(axis=0) > 0] / union.sum(axis=0)[union.sum(axis=0) > 0]
+        assert total.mean() == before["miou"]
+        assert counts["stems"].tolist() == [entry["stem"] for entry in before["per_image"]]

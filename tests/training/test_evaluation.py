@@ -14,7 +14,7 @@ from denseg.data.folder import Pair
 from denseg.errors import TrainingError
 from denseg.inference.strategy import TileOptions
 from denseg.losses import CompositeLoss
-from denseg.metrics import majority_baseline, scores_from_counts
+from denseg.metrics import bootstrap_classes, majority_baseline, scores_from_counts
 from denseg.models import create_model
 from denseg.training import validation
 from denseg.training.evaluation import Evaluation, metric_value, scores_warnings
@@ -72,6 +72,7 @@ def test_the_document_tells_the_naive_counts() -> None:
         "name": "sky",
         "color": [4, 5, 6],
         "iou": scores.iou[1],
+        "interval": bootstrap_classes(np.stack(evaluation.counts))[1].tolist(),
         "accuracy": scores.accuracy[1],
         "pixels": int(counts[1].sum()),
     }

@@ -28,6 +28,7 @@ from denseg.inference.strategy import Block, Strategy, TileOptions
 from denseg.inference.tiled import TiledModel, model_parts
 from denseg.inference.views import Views
 from denseg.layers.fold import fold_batch_norms
+from denseg.metrics.temperature import apply_temperature
 from denseg.models.checkpoint import checkpoint_path, load_checkpoint
 from denseg.types import ClassTable
 
@@ -46,6 +47,8 @@ class Predictor:
         metadata: What the checkpoint says besides; empty for a model without one.
         path: The checkpoint's file; ``None`` for a model without one.
         max_pixels: Larger files are refused before they are decoded.
+        temperature: Makes probabilities honest, see ``metrics.temperature``; fitted on the validation split and stored
+            in the checkpoint. No label depends on it.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Predictor:
         self.metadata: dict[str, Any] = {}
         self.path: Path | None = None
         self.max_pixels = DEFAULT_MAX_PIXELS
+        self.temperature = 1.0
 
     @classmethod
     def load(
@@ -144,6 +148,7 @@ class Predictor:
         )
         predictor.metadata = metadata
         predictor.path = file
+        predictor.temperature = float((metadata["calibration"] or {}).get("temperature", 1.0))
         return predictor
 
     def predict(
@@ -179,7 +184,8 @@ class Predictor:
         """
         pixels = self._pixels(image, name)
         strategy = strategy or self.strategy(*pixels.shape[:2])
-        return self.tiled.collect(self._reader(pixels), strategy, "probabilities")
+        found = self.tiled.collect(self._reader(pixels), strategy, "probabilities")
+        return apply_temperature(found, self.temperature)
 
     def strategy(self, height: int, width: int, *, memory: int | None = None) -> Strategy:
         """Say how an image of a size would be computed.

@@ -12,7 +12,7 @@
       metrics.csv                  one row per epoch
       environment.json             versions, machine, command
       checkpoints/                 state, last, best (.safetensors)
-      evaluation/<split>.json      scores; evaluation/<split>/<stem>.png predictions
+      evaluation/<split>.json      scores; <split>.npz counts of single images; <split>/<stem>.png predictions
       events…                      TensorBoard
       report.html
 
@@ -344,6 +344,10 @@ class RunFolder:
         """
         make_folder(self.evaluation_path(split).parent)
         write_json(self.evaluation_path(split), {"format": RUN_FORMAT, **value})
+
+    def counts_path(self, split: str) -> Path:
+        """Name the counts of single images that paired tests rest on: ``evaluation/<split>.npz``."""
+        return self._file(f"evaluation/{split}.npz")
 
     @property
     def report_path(self) -> Path:

@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from denseg.files import write_atomic
 from denseg.inference.device import choose_device
 from denseg.inference.halo import Reach, measure_reach
 from denseg.inference.predictor import Predictor
@@ -15,12 +19,15 @@ from denseg.models.checkpoint import load_checkpoint, save_checkpoint
 from denseg.training.scoring import score_pairs
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from denseg.config import RunConfig
     from denseg.runs.folder import RunFolder
+    from denseg.training.evaluation import Evaluation
     from denseg.training.progress import Progress
     from denseg.training.setup import TrainingData
 
-__all__ = ["evaluate_split", "store_reach"]
+__all__ = ["evaluate_split", "store_reach", "store_temperature", "write_counts"]
 
 KEPT = ("calibration", "classes", "commit", "encoding", "normalization", "notes", "postprocessing", "training")
 """What a checkpoint says besides the model and its reach."""
@@ -51,6 +58,9 @@ def evaluate_split(
         on_image=lambda pair, labels: write_labels(run.prediction_path(split, pair.stem), labels, data.classes),
         progress=lambda done, total: progress.work(f"evaluate {split}", done, total),
     )
+    fitted = None
+    if split == "val" and predictor.metadata["calibration"] is None and evaluation.details is not None:
+        fitted = evaluation.details.scale()  # from here on the document tells of the probabilities as they will be
     document = evaluation.to_json(
         split,
         train_counts=data.train_counts,
@@ -60,7 +70,40 @@ def evaluate_split(
         model=config.model.name,
     )
     run.write_evaluation(split, document)
+    write_counts(run, split, evaluation)
+    if fitted is not None:
+        store_temperature(run.checkpoint(), document["calibration"])
     return run.evaluation(split)
+
+
+def write_counts(run: RunFolder, split: str, evaluation: Evaluation) -> None:
+    """Keep the counts of single images beside the scores of a split.
+
+    Args:
+        run: The run.
+        split: Name of the split.
+        evaluation: Its images.
+    """
+    arrays: dict[str, Any] = evaluation.arrays()
+    write_atomic(run.counts_path(split), lambda file: np.savez_compressed(file, **arrays))
+
+
+def store_temperature(path: Path, calibration: Mapping[str, Any]) -> None:
+    """Write the temperature fitted on the validation split into a checkpoint: its probabilities are scaled by it.
+
+    Args:
+        path: The checkpoint.
+        calibration: The ``calibration`` part of the evaluation.
+    """
+    model, metadata = load_checkpoint(path)
+    kept = {key: metadata[key] for key in (*KEPT, "halo") if metadata[key] is not None}
+    kept["calibration"] = {
+        "temperature": calibration["temperature"],
+        "split": "val",
+        "error": calibration["expected_calibration_error"],
+        "unscaled_error": calibration["unscaled_error"],
+    }
+    save_checkpoint(model, path, **kept)
 
 
 def store_reach(run: RunFolder, device: str) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from denseg.errors import ConfigError, TrainingError, nearest_name
-from denseg.metrics import bootstrap_interval, majority_baseline, scores_from_counts
+from denseg.metrics import bootstrap_classes, bootstrap_interval, majority_baseline, scores_from_counts
 from denseg.ops.confusion import confusion_counts
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from denseg.data.folder import Pair
     from denseg.metrics import Scores
+    from denseg.training.details import Details
     from denseg.types import ClassTable
 
 __all__ = [
@@ -101,26 +102,37 @@ class Evaluation:
         pairs: The images added so far.
         counts: ``(K, K)`` int64 for each.
         ignored_pixels: Pixels without a label, over all images.
+        details: What is told beyond the counts; ``None``: nothing.
     """
 
     classes: ClassTable
     pairs: list[Pair] = field(default_factory=list)
     counts: list[NDArray[np.int64]] = field(default_factory=list)
     ignored_pixels: int = 0
+    details: Details | None = None
 
-    def add(self, pair: Pair, prediction: NDArray[Any] | Tensor, target: NDArray[Any] | Tensor) -> None:
+    def add(
+        self,
+        pair: Pair,
+        prediction: NDArray[Any] | Tensor,
+        target: NDArray[Any] | Tensor,
+        probabilities: NDArray[np.float32] | None = None,
+    ) -> None:
         """Count one image.
 
         Args:
             pair: Where it came from.
             prediction: ``(H, W)`` labels in 0..K-1, any integer dtype.
             target: ``(H, W)`` labels in 0..K-1 or ``ignore_index``, any integer dtype.
+            probabilities: ``(K, H, W)``, for the details.
         """
         guess, truth = (torch.as_tensor(np.asarray(values).astype(np.int64)) for values in (prediction, target))
         counts = confusion_counts(guess, truth, len(self.classes), self.classes.ignore_index).numpy()
         self.pairs.append(pair)
         self.counts.append(counts)
         self.ignored_pixels += truth.numel() - int(counts.sum())
+        if self.details is not None:
+            self.details.add(guess.numpy(), truth.numpy(), probabilities)
 
     @property
     def total(self) -> NDArray[np.int64]:
@@ -160,6 +172,8 @@ class Evaluation:
         baseline = majority_baseline(total.sum(axis=1) if train_counts is None else np.asarray(train_counts), total)
         groups = [pair.group or pair.stem for pair in self.pairs]
         low, high = bootstrap_interval(np.stack(self.counts), seed, groups=groups)
+        ends = bootstrap_classes(np.stack(self.counts), seed, groups=groups)
+        details = {} if self.details is None else self.details.to_json(groups, seed)
         warnings = scores_warnings(total, baseline, self.classes)
         return {
             "split": split,
@@ -175,6 +189,7 @@ class Evaluation:
                     "name": name,
                     "color": list(color),
                     "iou": _number(scores.iou[index]),
+                    "interval": None if np.isnan(ends[index]).any() else ends[index].tolist(),
                     "accuracy": _number(scores.accuracy[index]),
                     "pixels": scores.pixels[index],
                 }
@@ -182,14 +197,33 @@ class Evaluation:
             ],
             "confusion": total.tolist(),
             "per_image": [
-                self._image(pair, counts, root) for pair, counts in zip(self.pairs, self.counts, strict=True)
+                self._image(index, pair, counts, root)
+                for index, (pair, counts) in enumerate(zip(self.pairs, self.counts, strict=True))
             ],
+            **details,
             "ignored_pixels": self.ignored_pixels,
             "warnings": warnings,
             **facts,
         }
 
-    def _image(self, pair: Pair, counts: NDArray[np.int64], root: Path | None) -> dict[str, Any]:
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Give the counts of single images, for paired tests: ``evaluation/<split>.npz``.
+
+        Returns:
+            ``stems`` and ``groups`` ``(N,)``, ``right``, ``labels`` and ``predicted`` ``(N, K)`` pixels, and what the
+            details hold.
+        """
+        counts = np.stack(self.counts)
+        return {
+            "stems": np.asarray([pair.stem for pair in self.pairs]),
+            "groups": np.asarray([pair.group or pair.stem for pair in self.pairs]),
+            "right": np.diagonal(counts, axis1=1, axis2=2).copy(),
+            "labels": counts.sum(axis=2),
+            "predicted": counts.sum(axis=1),
+            **({} if self.details is None else self.details.arrays()),
+        }
+
+    def _image(self, index: int, pair: Pair, counts: NDArray[np.int64], root: Path | None) -> dict[str, Any]:
         scores = scores_from_counts(counts)
         return {
             "stem": pair.stem,
@@ -197,6 +231,7 @@ class Evaluation:
             "mask": _relative(pair.mask, root),
             "miou": _number(scores.miou),
             "pixel_accuracy": _number(scores.pixel_accuracy),
+            "entropy": None if self.details is None else self.details.entropy[index],
         }
 
 

@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from denseg.data.pairs import read_pair
+from denseg.training.details import Details
 from denseg.training.evaluation import Evaluation
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ __all__ = ["score_pairs"]
 
 AHEAD = 2
 """Pairs read before they are needed."""
+MOST_PROBABILITIES = 1 << 28
+"""Pixels times classes of an image up to which its probabilities are looked at: 1 GiB."""
 
 _Read = tuple[NDArray[Any], NDArray[Any]]
 
@@ -52,7 +56,8 @@ def score_pairs(
     Returns:
         The counts of every image.
     """
-    evaluation = Evaluation(classes)
+    details = Details(len(classes), classes.ignore_index, len(pairs), temperature=predictor.temperature)
+    evaluation = Evaluation(classes, details=details)
     bands, limit = predictor.normalization.bands, predictor.max_pixels
     with ThreadPoolExecutor(1) as pool:
         try:
@@ -60,8 +65,8 @@ def score_pairs(
                 pairs, lambda item: pool.submit(read_pair, item, encoding, bands=bands, max_pixels=limit)
             ):
                 image, target = read.result()
-                labels = predictor.predict(image, name=pair.image)
-                evaluation.add(pair, labels, target)
+                labels, probabilities = _label(predictor, image, pair)
+                evaluation.add(pair, labels, target, probabilities)
                 if on_image is not None:
                     on_image(pair, labels)
                 if progress is not None:
@@ -70,6 +75,14 @@ def score_pairs(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return evaluation
+
+
+def _label(predictor: Predictor, image: NDArray[Any], pair: Pair) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
+    """Label an image; with the probabilities where they fit into memory."""
+    if image.shape[0] * image.shape[1] * len(predictor.classes) > MOST_PROBABILITIES:
+        return predictor.predict(image, name=pair.image), None
+    probabilities = predictor.probabilities(image, name=pair.image)  # (K, H, W)
+    return probabilities.argmax(axis=0).astype(predictor.tiled.label_type), probabilities
 
 
 def _ahead(pairs: Sequence[Pair], start: Callable[[Pair], Future[_Read]]) -> Iterator[tuple[Pair, Future[_Read]]]:

@@ -110,6 +110,7 @@ def evaluate(  # noqa: PLR0913 - the options of the command
     name = _choose_split(pairs, split, Path(data))
     chosen = pairs if name == "all" else tuple(pair for pair in pairs if pair.split == name)
     from denseg.inference.predictor import Predictor
+    from denseg.training.conclude import write_counts
     from denseg.training.scoring import score_pairs
 
     with stoppable("interrupted; nothing was written"):
@@ -146,6 +147,7 @@ def evaluate(  # noqa: PLR0913 - the options of the command
     if keep is None:
         return EvaluateResult(document, tuple(notes))
     keep.write_evaluation(name, document)
+    write_counts(keep, name, evaluation)
     from denseg.report import write_report
 
     write_report(keep)
