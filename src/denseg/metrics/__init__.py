@@ -24,6 +24,7 @@ from denseg.metrics.confusion import (
     scores_from_counts,
 )
 from denseg.metrics.conventions import Convention, scores_by_convention
+from denseg.metrics.features import FeatureScatter, feature_compactness
 from denseg.metrics.interval import (
     Score,
     bootstrap_classes,
@@ -51,6 +52,7 @@ __all__ = [
     "ConfusionMatrix",
     "Continuity",
     "Convention",
+    "FeatureScatter",
     "PairedTest",
     "PartitionScores",
     "Reliability",
@@ -73,6 +75,7 @@ __all__ = [
     "continuity",
     "dice_from_counts",
     "expected_calibration_error",
+    "feature_compactness",
     "fit_temperature",
     "hausdorff",
     "majority_baseline",
