@@ -18,7 +18,6 @@ from denseg.training.checkpoints import Keeper
 from denseg.training.evaluation import metric_value
 from denseg.training.loop import StageLoop, Surroundings
 from denseg.training.memory import keep_freed_memory
-from denseg.training.optimizer import optimizer_tensors
 from denseg.training.setup import create_fabric
 from denseg.training.stage import Stage
 from denseg.training.state import LoadedState, Position, take
@@ -83,9 +82,11 @@ def fit(
                 if loaded is not None:
                     stage.restore(loaded)
                     if position.epoch_step == 0 and position.stage_epoch > 0:
-                        keeper.derive(stage.model, position, epochs=stage.plan.epochs)
+                        with stage.averaged():
+                            keeper.derive(stage.model, position, epochs=stage.plan.epochs)
                 else:
-                    keeper.check_space(stage.model, 2 if stage.train.optimizer == "adamw" else 1)
+                    kept = (2 if stage.train.optimizer == "adamw" else 1) + (stage.average is not None)
+                    keeper.check_space(stage.model, kept)
                 run_status(run, fabric, "running", **facts)
                 with stop.deferred():
                     loop.run()
@@ -213,8 +214,10 @@ def _next_stage(
     """Move the position past a stage and save it, so that a kill between two stages goes on with the next."""
     position.begin_stage()
     position.finished = position.stage == len(stage_configs(config))
-    tensors: dict[str, Mapping[str, Tensor]] = {"model": stage.model.state_dict()}
     if position.finished:
-        tensors |= {"optimizer": optimizer_tensors(stage.optimizer), "loss": stage.loss.state_dict()}
-    keeper.save(tensors, position)
-    return tensors["model"], keeper.run.state_path
+        keeper.save(stage.tensors(), position)
+        return stage.model.state_dict(), keeper.run.state_path
+    with stage.averaged():
+        weights = {name: tensor.clone() for name, tensor in stage.model.state_dict().items()}
+    keeper.save({"model": weights}, position)
+    return weights, keeper.run.state_path

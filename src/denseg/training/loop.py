@@ -9,11 +9,10 @@ stopped, on the same machine with the same number of threads. The number of load
 from __future__ import annotations
 
 import itertools
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 import torch.distributed
@@ -24,9 +23,10 @@ from denseg.metrics import majority_baseline
 from denseg.training.evaluation import metric_value, scores_warnings
 from denseg.training.failure import explain_failure
 from denseg.training.guards import FiniteGuard, NotFiniteError, StepFacts, check_finite_model
-from denseg.training.optimizer import optimizer_tensors, set_learning_rate, set_training_mode
+from denseg.training.optimizer import set_learning_rate, set_training_mode
 from denseg.training.schedule import learning_rate_factor
 from denseg.training.setup import step_seed
+from denseg.training.telling import class_line, epoch_line, event_values, metric_row
 from denseg.training.validation import Scorer, Validation, crop_target, validate
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from denseg.data.loader import Batch
-    from denseg.runs.tables import MetricRow
     from denseg.training.checkpoints import Keeper
     from denseg.training.interrupt import StopRequest
     from denseg.training.progress import Progress
@@ -58,6 +57,10 @@ class Surroundings:
     keeper: Keeper
     progress: Progress
     stop: StopRequest
+
+
+class _StoppedError(Exception):
+    """Somebody asked to stop during validation."""
 
 
 class StageLoop:
@@ -127,12 +130,7 @@ class StageLoop:
             )
         position.epoch_loss = float(self._loss_sum)
         position.scaler = stage.fabric._precision.state_dict()
-        tensors = {
-            "model": stage.model.state_dict(),
-            "optimizer": optimizer_tensors(stage.optimizer),
-            "loss": stage.loss.state_dict(),
-        }
-        self._around.keeper.save(tensors, position)
+        self._around.keeper.save(stage.tensors(), position)
 
     def _done(self) -> bool:
         position, train = self.position, self.stage.train
@@ -209,6 +207,8 @@ class StageLoop:
         stage.loss.update()
         position.step += 1
         position.all_steps += 1
+        if stage.average is not None:
+            stage.average.update(position.step)
         position.epoch_step += 1
         position.epoch_images += sum(len(batch["index"]) for batch in window) * stage.fabric.world_size
         return newest, stop
@@ -237,24 +237,45 @@ class StageLoop:
                 f"not one labelled pixel came in the first epoch ({position.epoch_images} samples of "
                 f"{stage.crop[0]}x{stage.crop[1]}): look at the masks with `denseg check`, and at train.crop"
             )
-        validation = self._validate()
-        counts = validation.counts.cpu().numpy()
-        loss = validation.loss(list(stage.loss.weights.values()))
-        scores = validation.scores()
-        row = self._row(validation, loss)
-        value = metric_value(stage.train.metric, scores, self._data.classes, loss)
-        if value is not None and (position.best is None or value > position.best):
-            position.best, position.best_epoch, position.stale = value, position.epoch + 1, 0
-        else:
-            position.stale += 1
+        due = (position.stage_epoch + 1) % stage.train.validate_every == 0 or position.step >= stage.plan.steps
+        try:
+            with stage.averaged():
+                validation = self._validate() if due else None
+        except _StoppedError:
+            self._interrupt()  # with the network's own weights, not their average
+        self._share_loss()
+        scores = None if validation is None else validation.scores()
+        loss = None if validation is None else validation.loss(list(stage.loss.weights.values()))
+        row = metric_row(
+            position,
+            stage.plan,
+            self._data.classes,
+            learning_rate=self._learning_rate(),
+            loss=float(self._loss_sum) / max(position.epoch_step, 1),
+            val_loss=loss,
+            scores=scores,
+        )
+        if scores is not None:
+            self._judge(metric_value(stage.train.metric, scores, self._data.classes, loss))
         position.history.append(row)
         position.begin_epoch()
         self._loss_sum.zero_()
         self.save()
-        around.keeper.derive(stage.model, position, epochs=stage.plan.epochs)
-        around.keeper.scalars(position.all_steps, _event_values(row))
-        self._say_epoch(row)
-        self._warn(counts)
+        with stage.averaged():
+            around.keeper.derive(stage.model, position, epochs=stage.plan.epochs)
+        around.keeper.scalars(position.all_steps, event_values(row))
+        around.progress.message(epoch_line(row, position, stage.plan.epochs))
+        if validation is not None:
+            around.progress.message(class_line(row, self._data.classes))
+            self._warn(validation.counts.cpu().numpy())
+
+    def _judge(self, value: float | None) -> None:
+        """Compare the score of the epoch that ends with the best so far."""
+        position = self.position
+        if value is not None and (position.best is None or value > position.best):
+            position.best, position.best_epoch, position.stale = value, position.epoch + 1, 0
+        else:
+            position.stale += 1
 
     def _validate(self) -> Validation:
         stage, around = self.stage, self._around
@@ -265,13 +286,13 @@ class StageLoop:
             done += images * stage.fabric.world_size
             around.progress.work("validate", min(done, len(self._data.val)), len(self._data.val))
             if around.stop:
-                self._interrupt()
+                raise _StoppedError
 
         if stage.fabric.world_size > 1:
             for buffer in stage.model.buffers():
                 torch.distributed.broadcast(buffer, src=0)
         if around.stop:
-            self._interrupt()
+            raise _StoppedError
         with stage.fabric.autocast():
             result = validate(
                 self._scorer,
@@ -282,11 +303,16 @@ class StageLoop:
                 on_batch=on_batch,
             )
         if stage.fabric.world_size > 1:
-            for tensor in (result.counts, result.loss_sums, result.loss_masses, self._loss_sum):
+            for tensor in (result.counts, result.loss_sums, result.loss_masses):
                 torch.distributed.all_reduce(tensor)
         return result
 
-    def _interrupt(self) -> None:
+    def _share_loss(self) -> None:
+        """Add up over the processes what each has of the epoch's loss."""
+        if self.stage.fabric.world_size > 1:
+            torch.distributed.all_reduce(self._loss_sum)
+
+    def _interrupt(self) -> NoReturn:
         self.save()
         position, plan = self.position, self.stage.plan
         raise InterruptedRunError(
@@ -300,41 +326,6 @@ class StageLoop:
         factor = learning_rate_factor(max(self.position.step - 1, 0), stage.plan.steps, stage.train)
         return max(float(group["base_lr"]) for group in stage.optimizer.param_groups) * factor
 
-    def _row(self, validation: Validation, loss: float | None) -> MetricRow:
-        position, scores = self.position, validation.scores()
-        seconds = position.epoch_seconds
-        row: MetricRow = {
-            "stage": self.stage.plan.name,
-            "epoch": position.stage_epoch + 1,
-            "step": position.step,
-            "images": position.epoch_images,
-            "seconds": round(seconds, 3),
-            "images_per_second": round(position.epoch_images / seconds, 3) if seconds > 0 else None,
-            "learning_rate": self._learning_rate(),
-            "loss": float(self._loss_sum) / max(position.epoch_step, 1),
-            "val_loss": loss,
-            "val_miou": _finite(scores.miou),
-            "val_pixel_accuracy": _finite(scores.pixel_accuracy),
-            "val_mean_accuracy": _finite(scores.mean_accuracy),
-        }
-        for name, iou in zip(self._data.classes.names, scores.iou, strict=True):
-            row[f"iou/{name}"] = _finite(iou)
-        return row
-
-    def _say_epoch(self, row: MetricRow) -> None:
-        position = self.position
-
-        def shown(key: str, form: str) -> str:
-            value = row[key]
-            return form % value if isinstance(value, (int, float)) else "-"
-
-        best = "" if position.best is None else f" (best {abs(position.best):.4f} at epoch {position.best_epoch})"
-        self._around.progress.message(
-            f"epoch {row['epoch']}/{self.stage.plan.epochs}  loss {shown('loss', '%.4f')}  "
-            f"val loss {shown('val_loss', '%.4f')}  mIoU {shown('val_miou', '%.4f')}{best}  "
-            f"{shown('images_per_second', '%.1f')} images/s"
-        )
-
     def _warn(self, counts: NDArray[np.int64]) -> None:
         """Say each warning about the scores once per run."""
         import numpy as np
@@ -347,25 +338,7 @@ class StageLoop:
                 self._around.progress.message(f"note: {warning}")
 
 
-def _event_values(row: MetricRow) -> dict[str, float | None]:
-    names = {
-        "loss": "train/loss",
-        "learning_rate": "train/learning_rate",
-        "images_per_second": "train/images_per_second",
-    }
-    values: dict[str, float | None] = {}
-    for key, value in row.items():
-        tag = names.get(key) or (f"val/{key[4:]}" if key.startswith("val_") else key if key.startswith("iou/") else "")
-        if tag:
-            values[tag] = float(value) if isinstance(value, (int, float)) else None
-    return values
-
-
 def _windows(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
     """Group micro-batches into optimiser steps; the last group may be smaller."""
     while window := list(itertools.islice(batches, size)):
         yield window
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

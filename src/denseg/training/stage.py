@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,9 @@ from torch import Tensor
 
 from denseg.losses import CompositeLoss
 from denseg.models import feature_channels, split_parameters
-from denseg.training.optimizer import create_optimizer, freeze_parts, load_optimizer_tensors
+from denseg.training.average import WeightAverage
+from denseg.training.balance import balance_loss
+from denseg.training.optimizer import create_optimizer, freeze_parts, load_optimizer_tensors, optimizer_tensors
 from denseg.training.setup import (
     create_stage_model,
     crop_size,
@@ -54,6 +57,7 @@ class Stage:
         plan: How long the stage is.
         crop: ``(height, width)`` of training samples.
         frozen: Names of parameters that do not learn.
+        average: The moving average of the weights; ``None`` where none is kept.
         memory_format: Of weights and images.
     """
 
@@ -101,14 +105,16 @@ class Stage:
         self.frozen = freeze_parts(model, self.train, self.plan.freeze, parts)
         self.optimizer = create_optimizer(model, self.train, parts)
         self.loss = CompositeLoss(
-            self.train.loss,
+            balance_loss(self.train, data.train_counts),
             num_classes=len(data.classes),
             ignore_index=data.classes.ignore_index,
             aux_weight=self.train.aux_weight,
             loss_at=self.train.loss_at,
             feature_channels=feature_channels(self.model),
         ).to(fabric.device)
-        self.module, self.stepper = fabric.setup(model, self.optimizer)
+        self.average = None if self.train.ema is None else WeightAverage(model, decay=self.train.ema)
+        trained: Any = torch.compile(model, dynamic=False) if self.train.compile else model
+        self.module, self.stepper = fabric.setup(trained, self.optimizer)
         if fabric.world_size > 1:
             # The loss is divided by the labelled pixels of all processes, so gradients are summed, not averaged.
             self.module._forward_module.register_comm_hook(None, _sum_gradients)
@@ -122,6 +128,9 @@ class Stage:
         load_optimizer_tensors(self.optimizer, take(state.tensors, "optimizer"))
         if state.position.step:  # at its first step a stage has its own, fresh tables
             self.loss.load_state_dict(take(state.tensors, "loss"))
+        averages = take(state.tensors, "ema")
+        if self.average is not None and averages and state.position.step:  # at its first step a stage starts it anew
+            self.average.load(averages)
         if state.position.scaler:
             self.fabric._precision.load_state_dict(state.position.scaler)
 
@@ -147,6 +156,19 @@ class Stage:
             if name not in {"images", "target", "index"}
         }
         return pictures, batch["target"].to(device, non_blocking=True), maps
+
+    def tensors(self) -> dict[str, Mapping[str, Tensor]]:
+        """Give everything that a state holds of this stage: ``model``, ``optimizer``, ``loss``, and ``ema``."""
+        groups: dict[str, Mapping[str, Tensor]] = {
+            "model": self.model.state_dict(),
+            "optimizer": optimizer_tensors(self.optimizer),
+            "loss": self.loss.state_dict(),
+        }
+        return groups if self.average is None else groups | {"ema": self.average.tensors()}
+
+    def averaged(self) -> contextlib.AbstractContextManager[None]:
+        """Give the network, inside a ``with`` block, the weights that it predicts with: their average, or its own."""
+        return contextlib.nullcontext() if self.average is None else self.average.applied()
 
     def close(self) -> None:
         """End the loaders' workers."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The state of a run: one file that holds everything a resumed run needs, and the rules of writing and choosing it.
 
-``checkpoints/state.safetensors`` holds the tensors ``model/…``, ``optimizer/…`` and ``loss/…`` and, as JSON, the
-:class:`Position`. No random state is stored, because none lives longer than a step: samples draw from (seed, epoch,
-index), network layers from (seed, stage, step, micro-batch). The state before it stays as
+``checkpoints/state.safetensors`` holds the tensors ``model/…``, ``optimizer/…``, ``loss/…`` and ``ema/…`` and, as
+JSON, the :class:`Position`. No random state is stored, because none lives longer than a step: samples draw from (seed,
+epoch, index), network layers from (seed, stage, step, micro-batch). The state before it stays as
 ``state.previous.safetensors``, so that damage found at the next start costs one save, not the run. ``last`` and
 ``best`` are made from the state that was written just before them, and made again on resume where the process died in
 between.
@@ -51,7 +51,7 @@ class Position:
         history: One row per finished epoch, as in ``metrics.csv``.
         best: Best score so far; ``None`` before the first validation with a score.
         best_epoch: Number of epochs done when it was reached.
-        stale: Epochs since then, of this stage.
+        stale: Validations since then, of this stage.
         finished: Whether nothing is left to do.
         facts: What the bits depend on besides the configuration: ``threads``, ``torch``, ``world_size``, ``device``.
         scaler: State of the fp16 loss scaler.
@@ -103,7 +103,7 @@ class LoadedState:
     """A state read back.
 
     Attributes:
-        tensors: All tensors, ``model/…``, ``optimizer/…``, ``loss/…``.
+        tensors: All tensors, ``model/…``, ``optimizer/…``, ``loss/…``, ``ema/…``.
         position: Where the run was.
         extras: What the caller stored beside it.
         path: The file it came from.
@@ -124,7 +124,7 @@ def save_state(
 
     Args:
         run: The run.
-        tensors: ``{"model": …, "optimizer": …, "loss": …}``, each by name.
+        tensors: ``{"model": …, "optimizer": …, "loss": …, "ema": …}``, each by name.
         position: Where the run is.
         extras: JSON values to keep with it.
     """
@@ -176,7 +176,7 @@ def take(tensors: Mapping[str, Tensor], group: str) -> dict[str, Tensor]:
 
     Args:
         tensors: All of them.
-        group: ``model``, ``optimizer`` or ``loss``.
+        group: ``model``, ``optimizer``, ``loss`` or ``ema``.
 
     Returns:
         The group's tensors by their own names.
