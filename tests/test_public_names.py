@@ -41,7 +41,7 @@ def test_the_contract_of_other_peoples_code() -> None:
     """What the documentation promises by import path."""
     promised = {
         "denseg.models": "create_model MODELS load_weights load_checkpoint save_checkpoint",
-        "denseg.inference": "Predictor plan_tiles",
+        "denseg.inference": "Predictor plan_tiles dense_crf CRFasRNN",
         "denseg.metrics": "ConfusionMatrix",
         "denseg.losses": "cross_entropy_loss dice_loss",
         "denseg.layers": "ASPP SeparableConv",
