@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.harness import commit
 from benchmarks.trial_arms import ARMS, Arm
 from benchmarks.trial_scores import image_statistics
 from benchmarks.trial_table import write_tables
@@ -154,6 +155,7 @@ def run_one(plan: Plan, folder: Path, data: str, name: str, seed: int) -> None:
         "steps": steps,
         "memory": peak,
         "torch": torch.__version__,
+        "commit": commit(),
     }
     shared = {other: arm for other, arm in ARMS.items() if other == name or arm.base == name}
     images: dict[str, list[Any]] = {other: [] for other in shared}
@@ -259,7 +261,7 @@ def _store(
         "learning_rate": plan.learning_rate,
         "pictures": SCENES,
         "shrink": options.shrink,
-        "data": list(options.data or ["scenes"]),
+        "data": list(data),
         "asked": {"arms": list(arms), "seeds": list(seeds)},
     }
     return write_tables(options.store, records, facts, baseline=options.baseline)
