@@ -37,6 +37,7 @@ class DataConfig(Section):
 
     path: str | None = Field(None, description="the data folder")
     val_share: float = Field(0.2, gt=0, lt=1, description="share of images held out where the folder has no split")
+    split_seed: int | None = Field(None, ge=0, description="of the images held out; the run's seed if empty")
     unpaired: Literal["refuse", "skip"] = Field("refuse", description="images without mask, masks without image")
     ignore_index: int | None = Field(None, ge=0, description="label that means `no class`; found if empty")
     max_pixels: int = Field(178_956_970, gt=0, description="larger images are refused before they are decoded")

@@ -62,12 +62,13 @@ def prepare(examination: Examination, config: DataConfig, *, seed: int) -> Prepa
     Args:
         examination: What the mask doctor saw, without an error.
         config: The ``data`` section.
-        seed: Of the run; decides the split where the folder has none.
+        seed: Of the run; decides the split where neither the folder nor ``data.split_seed`` does.
 
     Returns:
         The data set.
     """
-    pairs, made = assign_split(examination.pairs, val_share=config.val_share, seed=seed)
+    drawn = seed if config.split_seed is None else config.split_seed
+    pairs, made = assign_split(examination.pairs, val_share=config.val_share, seed=drawn)
     train, val = _of(pairs, "train"), _of(pairs, "val")
     split = {pair.stem: pair.split for pair in pairs}
     rows = [index for index, pair in enumerate(examination.pairs) if split[pair.stem] == "train"]
