@@ -130,8 +130,10 @@ def test_ratios_are_compared_like_the_scores_they_are() -> None:
     for matrices in (first, second):
         right = np.diagonal(matrices, axis1=1, axis2=2)
         sides.append((right, matrices.sum(axis=1) + matrices.sum(axis=2) - right))
-    ratios = paired_ratios(sides[0], sides[1], 3, replicates=300)
+    ratios = paired_ratios([sides[0]], [sides[1]], 3, replicates=300)
     assert ratios == pytest.approx(paired_bootstrap(first, second, 3, replicates=300))
+    over_seeds = paired_ratios([sides[0]] * 3, [sides[1]] * 3, 3, replicates=300)
+    assert over_seeds == pytest.approx(seeds_test([first] * 3, [second] * 3, 3, replicates=300))
 
 
 def test_adjusted_p_values_by_hand() -> None:
@@ -148,8 +150,8 @@ def test_faults_of_seeds_and_ratios_are_named() -> None:
         seeds_test([matrices] * 3, [matrices[:5]] * 3)
     with pytest.raises(UsageError, match=r"^level must lie between 0 and 1 and replicates be at least 2, got 1 and 9$"):
         seeds_test([matrices] * 3, [matrices] * 3, level=1, replicates=9)
-    ones = np.ones((4, 2))
-    with pytest.raises(
-        UsageError, match=r"^paired models must be scored on the same images; got shapes \(4, 2\) and \(3, 2\)$"
-    ):
-        paired_ratios((ones, ones), (ones[:3], ones[:3]))
+    ones = (np.ones((4, 2)), np.ones((4, 2)))
+    with pytest.raises(UsageError, match=r"^paired models must be scored on the same images; got \(4, 2\), \(3, 2\)$"):
+        paired_ratios([ones], [(ones[0][:3], ones[1][:3])])
+    with pytest.raises(UsageError, match=r"^paired models must be scored on the same images; got nothing$"):
+        paired_ratios([], [])

@@ -32,6 +32,8 @@ from denseg.metrics.interval import Score, bootstrap_ratios, bootstrap_scores
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    Ratio = tuple[ArrayLike, ArrayLike]
+
 __all__ = ["PairedTest", "adjust_p_values", "paired_bootstrap", "paired_ratios", "seeds_test"]
 
 _POWER = 0.8
@@ -94,19 +96,20 @@ def paired_bootstrap(
 
 
 def paired_ratios(
-    first: tuple[ArrayLike, ArrayLike],
-    second: tuple[ArrayLike, ArrayLike],
+    first: Sequence[Ratio],
+    second: Sequence[Ratio],
     seed: int = 0,
     *,
     level: float = 0.95,
     replicates: int = 1000,
     groups: Sequence[Hashable] | None = None,
 ) -> PairedTest:
-    """Compare two models by a score that is the mean over classes of a ratio of sums: boundary IoU, continuity.
+    """Compare two models by a score that is the mean over classes of a ratio of sums: mIoU, boundary IoU, continuity.
 
     Args:
-        first: Numerators and denominators of the first model, each ``(N, K)``, as ``bootstrap_ratios`` takes them.
-        second: Those of the second, images in the same order.
+        first: Numerators and denominators of each training of the first model, as ``bootstrap_ratios`` takes them.
+        second: Those of the second, images in the same order. From 3 trainings of each on it is the test over seeds,
+            else the paired bootstrap of the mean scores, which says nothing about other seeds.
         seed: Of the draws.
         level: Probability that the interval is meant to cover, between 0 and 1.
         replicates: Number of draws, R.
@@ -116,17 +119,24 @@ def paired_ratios(
         The comparison.
 
     Raises:
-        UsageError: The shapes of the two differ, or an option is out of range.
+        UsageError: There is no training, the images differ, or an option is out of range.
     """
-    shapes = [np.shape(part) for part in (*first, *second)]
-    if len(set(shapes)) != 1:
-        raise UsageError(f"paired models must be scored on the same images; got shapes {shapes[0]} and {shapes[2]}")
-    if not 0 < level < 1:
-        raise UsageError(f"level must lie between 0 and 1, got {level}")
-    drawn = [bootstrap_ratios(*each, seed, replicates=replicates, groups=groups) for each in (first, second)]
-    together = [0] * len(np.asarray(first[0]))  # one group: every draw is the whole
-    whole = [float(bootstrap_ratios(*each, replicates=1, groups=together)[0]) for each in (first, second)]
-    return _paired(whole[1] - whole[0], drawn[1] - drawn[0], level)
+    shapes = [np.shape(part) for side in (first, second) for ratio in side for part in ratio]
+    if not first or not second or len(set(shapes)) != 1:
+        listed = ", ".join(str(shape) for shape in dict.fromkeys(shapes)) or "nothing"
+        raise UsageError(f"paired models must be scored on the same images; got {listed}")
+    if not 0 < level < 1 or replicates < 2:
+        raise UsageError(f"level must lie between 0 and 1 and replicates be at least 2, got {level} and {replicates}")
+    one = [0] * shapes[0][0]  # one group: its only draw is the whole
+    drawn, scores = [], []
+    for side in (first, second):
+        draws = [bootstrap_ratios(*each, seed, replicates=replicates, groups=groups) for each in side]
+        drawn.append(np.mean(draws, axis=0))
+        scores.append(np.array([float(bootstrap_ratios(*each, replicates=1, groups=one)[0]) for each in side]))
+    if min(len(first), len(second)) < _LEAST_SEEDS:
+        return _paired(float(scores[1].mean() - scores[0].mean()), drawn[1] - drawn[0], level)
+    blocks = shapes[0][0] if groups is None else len(set(groups))
+    return _over_seeds((drawn[0], drawn[1]), (scores[0], scores[1]), blocks, level)
 
 
 def seeds_test(
@@ -156,8 +166,6 @@ def seeds_test(
     Raises:
         UsageError: Fewer than 3 seeds, other images, or an option out of range.
     """
-    from scipy import stats
-
     sides = [[np.asarray(each) for each in side] for side in (first, second)]
     if min(map(len, sides)) < _LEAST_SEEDS:
         raise UsageError(
@@ -174,19 +182,8 @@ def seeds_test(
         for side in sides
     ]
     scores = [np.array([getattr(scores_from_counts(each.sum(axis=0)), score) for each in side]) for side in sides]
-    difference = float(scores[1].mean() - scores[0].mean())
     blocks = len(truth) if groups is None else len(set(groups))
-    parts = [(float((drawn[1] - drawn[0]).var(ddof=1)), blocks - 1)]
-    parts += [(float(each.var(ddof=1)) / len(each), len(each) - 1) for each in scores]
-    variance = sum(value for value, _ in parts)
-    if variance == 0:
-        return PairedTest(difference, difference, difference, 1.0 if difference == 0 else 0.0, 0.0)
-    freedom = variance**2 / sum(value**2 / max(count, 1) for value, count in parts)
-    spread = variance**0.5
-    reach = float(stats.t.ppf((1 + level) / 2, freedom)) * spread
-    p_value = float(2 * stats.t.sf(abs(difference) / spread, freedom))
-    smallest = reach + float(stats.t.ppf(_POWER, freedom)) * spread
-    return PairedTest(difference, difference - reach, difference + reach, p_value, smallest)
+    return _over_seeds((drawn[0], drawn[1]), (scores[0], scores[1]), blocks, level)
 
 
 def adjust_p_values(p_values: Sequence[float]) -> tuple[float, ...]:
@@ -218,3 +215,36 @@ def _paired(whole: float, drawn: NDArray[np.float64], level: float) -> PairedTes
     quantiles = normal.inv_cdf((1 + level) / 2) + normal.inv_cdf(_POWER)
     spread = float(drawn.std(ddof=1)) if replicates > 1 else float("nan")
     return PairedTest(whole, float(low), float(high), p_value, quantiles * spread)
+
+
+def _over_seeds(
+    drawn: tuple[NDArray[np.float64], NDArray[np.float64]],
+    scores: tuple[NDArray[np.float64], NDArray[np.float64]],
+    blocks: int,
+    level: float,
+) -> PairedTest:
+    """Test the difference of two means over seeds.
+
+    Args:
+        drawn: ``(R,)`` mean scores over the seeds in each replicate, of both.
+        scores: ``(S,)`` score of each seed on all images, of both.
+        blocks: How many images, or groups of them, were drawn from.
+        level: Of the interval.
+
+    Returns:
+        The test.
+    """
+    from scipy import stats
+
+    difference = float(scores[1].mean() - scores[0].mean())
+    parts = [(float((drawn[1] - drawn[0]).var(ddof=1)), blocks - 1)]
+    parts += [(float(each.var(ddof=1)) / len(each), len(each) - 1) for each in scores]
+    variance = sum(value for value, _ in parts)
+    if variance == 0:
+        return PairedTest(difference, difference, difference, 1.0 if difference == 0 else 0.0, 0.0)
+    freedom = variance**2 / sum(value**2 / max(count, 1) for value, count in parts)
+    spread = variance**0.5
+    reach = float(stats.t.ppf((1 + level) / 2, freedom)) * spread
+    p_value = float(2 * stats.t.sf(abs(difference) / spread, freedom))
+    smallest = reach + float(stats.t.ppf(_POWER, freedom)) * spread
+    return PairedTest(difference, difference - reach, difference + reach, p_value, smallest)
