@@ -13,8 +13,9 @@ from denseg.errors import CheckpointError, ConfigError, InterruptedRunError, Tra
 from denseg.models.checkpoint import load_checkpoint
 from denseg.models.tensor_file import read_tensors
 from denseg.runs import RunFolder
+from denseg.training.fabric import create_fabric
 from denseg.training.interrupt import StopRequest
-from denseg.training.setup import TrainingData, create_fabric, step_seed
+from denseg.training.setup import TrainingData, step_seed
 from denseg.training.state import LoadedState, load_state
 
 Fit = Callable[..., Any]

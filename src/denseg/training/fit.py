@@ -16,9 +16,9 @@ from denseg.metrics import scores_from_counts
 from denseg.models.checkpoint import load_weights
 from denseg.training.checkpoints import Keeper
 from denseg.training.evaluation import metric_value
+from denseg.training.fabric import create_fabric
 from denseg.training.loop import StageLoop, Surroundings
 from denseg.training.memory import keep_freed_memory
-from denseg.training.setup import create_fabric
 from denseg.training.stage import Stage
 from denseg.training.state import LoadedState, Position, take
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 
 from denseg.config import RunConfig, stage_configs
 from denseg.data.augment import Augmentation, default_crop, rare_classes
@@ -21,12 +19,15 @@ from denseg.data.dataset import SegmentationDataset
 from denseg.data.encoding import MaskEncoding
 from denseg.data.loader import BatchOrder, Loader, make_loader
 from denseg.data.normalization import Normalization
-from denseg.errors import ConfigError, UsageError
+from denseg.errors import ConfigError
 from denseg.inference.canvas import fit_size
 from denseg.models import create_model
+from denseg.training.fabric import choose_precision
 from denseg.types import ClassTable
 
 if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
     from denseg.config import TrainConfig
     from denseg.data.folder import Pair
     from denseg.models import SegmentationModel
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 __all__ = [
     "StagePlan",
     "TrainingData",
-    "create_fabric",
     "create_stage_model",
     "crop_size",
     "plan_stage",
@@ -123,53 +123,6 @@ class StagePlan:
     epoch_steps: int
     steps: int
     epochs: int
-
-
-def create_fabric(device: str, precision: str) -> Fabric:
-    """Choose device, processes and precision; under ``torchrun`` each process takes its share.
-
-    Args:
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        precision: ``32``, ``bf16`` or ``16``.
-
-    Returns:
-        The launched fabric.
-
-    Raises:
-        UsageError: There is no such device here.
-        ConfigError: The device cannot train in this precision.
-    """
-    kind, _, number = device.partition(":")
-    if kind == "auto":
-        kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if kind not in {"cpu", "cuda", "mps"} or (number and (kind != "cuda" or not number.isdecimal())):
-        raise UsageError(f"device is auto, cpu, cuda, cuda:N or mps; got {device!r}")
-    if (kind == "cuda" and not torch.cuda.is_available()) or (kind == "mps" and not torch.backends.mps.is_available()):
-        raise UsageError(f"this machine has no {kind} device that torch can use; use --device cpu")
-    if number and int(number) >= torch.cuda.device_count():
-        raise UsageError(f"there is no {device}: torch sees {torch.cuda.device_count()} cuda devices here")
-    if precision == "16" and kind == "cpu":
-        raise ConfigError("train.precision 16 needs a GPU; on a CPU use bf16 or 32", key="train.precision")
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    devices: int | list[int] = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if number:
-        devices = [int(number)]
-    names = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
-    log = logging.getLogger("lightning_fabric")
-    level = log.level
-    log.setLevel(logging.WARNING)  # what it says besides is said in our own words
-    try:
-        fabric = Fabric(
-            accelerator=kind,
-            devices=devices,
-            num_nodes=max(1, world // (devices if isinstance(devices, int) else 1)),
-            strategy="ddp" if world > 1 else "auto",
-            precision=names[precision],  # type: ignore[arg-type]
-        )
-        fabric.launch()
-    finally:
-        log.setLevel(level)
-    return fabric
 
 
 def create_stage_model(
@@ -285,6 +238,8 @@ def resolve_config(config: RunConfig, *, root: Path, images: int, sizes: Sequenc
         batches = len(BatchOrder(images, config.train.batch_size, True, world_size=world))
         low, high = DEFAULT_EPOCHS
         train["epochs"] = min(max(math.ceil(DEFAULT_STEPS / math.ceil(batches / config.train.accumulate)), low), high)
+    if train["precision"] == "auto":
+        train["precision"] = choose_precision(config.device)
     if config.init == "imagenet":
         values["model"]["pretrained"] = True
     elif config.init != "none":

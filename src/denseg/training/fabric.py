@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Device, processes and precision of a training, by Lightning Fabric."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import torch
+from lightning_fabric import Fabric
+
+from denseg.errors import ConfigError, UsageError
+
+__all__ = ["choose_precision", "create_fabric", "device_kind"]
+
+
+def device_kind(device: str) -> str:
+    """Name the kind of device that a training runs on.
+
+    Args:
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+
+    Returns:
+        ``cpu``, ``cuda`` or ``mps``.
+    """
+    kind = device.partition(":")[0]
+    if kind != "auto":
+        return kind
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def choose_precision(device: str) -> str:
+    """Choose between float32 and mixed bfloat16: what the device multiplies faster.
+
+    Args:
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+
+    Returns:
+        ``bf16`` on GPUs that have it (Ampere and later) and on CPUs with AVX512-BF16 or AMX; else ``32``.
+    """
+    kind = device_kind(device)
+    if kind == "cuda":
+        return "bf16" if torch.cuda.get_device_capability()[0] >= 8 else "32"
+    if kind == "cpu" and torch.backends.mkldnn.is_available():
+        return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "32"
+    return "32"
+
+
+def create_fabric(device: str, precision: str) -> Fabric:
+    """Choose device, processes and precision; under ``torchrun`` each process takes its share.
+
+    Args:
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        precision: ``32``, ``bf16``, ``16`` or ``auto``.
+
+    Returns:
+        The launched fabric.
+
+    Raises:
+        UsageError: There is no such device here.
+        ConfigError: The device cannot train in this precision.
+    """
+    kind, _, number = device.partition(":")
+    kind = device_kind(kind)
+    if kind not in {"cpu", "cuda", "mps"} or (number and (kind != "cuda" or not number.isdecimal())):
+        raise UsageError(f"device is auto, cpu, cuda, cuda:N or mps; got {device!r}")
+    if (kind == "cuda" and not torch.cuda.is_available()) or (kind == "mps" and not torch.backends.mps.is_available()):
+        raise UsageError(f"this machine has no {kind} device that torch can use; use --device cpu")
+    if number and int(number) >= torch.cuda.device_count():
+        raise UsageError(f"there is no {device}: torch sees {torch.cuda.device_count()} cuda devices here")
+    if precision == "16" and kind == "cpu":
+        raise ConfigError("train.precision 16 needs a GPU; on a CPU use bf16 or 32", key="train.precision")
+    if precision == "auto":
+        precision = choose_precision(device)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    devices: int | list[int] = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if number:
+        devices = [int(number)]
+    names = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+    log = logging.getLogger("lightning_fabric")
+    level = log.level
+    log.setLevel(logging.WARNING)  # what it says besides is said in our own words
+    try:
+        fabric = Fabric(
+            accelerator=kind,
+            devices=devices,
+            num_nodes=max(1, world // (devices if isinstance(devices, int) else 1)),
+            strategy="ddp" if world > 1 else "auto",
+            precision=names[precision],  # type: ignore[arg-type]
+        )
+        fabric.launch()
+    finally:
+        log.setLevel(level)
+    return fabric
