@@ -84,7 +84,8 @@ def _about(document: Mapping[str, Any]) -> str:
     facts, where = document["facts"], document["machine"]
     return (
         f"{document['date']}, commit {', '.join(document['commits'])}: {facts['backbone']} at output stride 8, "
-        f"{facts['budget']} of {facts['batch']} crops of {facts['crop']}x{facts['crop']}, AdamW at {facts['learning_rate']:g}; "
+        f"{facts['budget']} of {facts['batch']} crops of {facts['crop']}x{facts['crop']}, AdamW at "
+        f"{facts['learning_rate']:g}; "
         f"{where['processor']}, torch {where['torch']}, load {where['load_before']}."
     )
 
