@@ -21,7 +21,7 @@ from denseg.data.encoding import MaskEncoding
 from denseg.data.findings import Finding, find
 from denseg.data.fingerprint import build_fingerprint
 from denseg.data.folder import Inventory, Pair, discover
-from denseg.data.hygiene import check_splits, find_series, suggest_groups
+from denseg.data.hygiene import check_splits, find_likeness, suggest_groups
 from denseg.data.proposal import Proposal, propose_encoding
 from denseg.data.remember import FactsCache, cache_folder
 from denseg.data.survey import THUMBNAIL, Look, PairFacts, look_at
@@ -158,10 +158,10 @@ def _conclude(inventory: Inventory, facts: Sequence[tuple[Pair, PairFacts]], con
     thumbnails = np.zeros((len(images), THUMBNAIL, THUMBNAIL), np.uint8)
     for row, image in enumerate(images):
         thumbnails[row] = image.thumbnail
-    series = find_series(pairs, thumbnails)
-    findings += [*proposal.findings, *_about_labels(pairs, counts, proposal), *check_splits(pairs, thumbnails, series)]
+    likeness = find_likeness(pairs, thumbnails)
+    findings += [*proposal.findings, *_about_labels(pairs, counts, proposal), *check_splits(pairs, likeness)]
     if not any(pair.split or pair.group for pair in pairs):
-        groups = suggest_groups(pairs, thumbnails, series)
+        groups = suggest_groups(pairs, likeness)
         pairs = [replace(pair, group=groups.get(index, "")) for index, pair in enumerate(pairs)]
     bands = [image.info.bands for image in images]
     return Examination(

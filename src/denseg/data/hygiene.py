@@ -23,7 +23,7 @@ from denseg.data.findings import Finding, find
 from denseg.data.folder import Pair
 from denseg.files import sha256_of
 
-__all__ = ["Series", "check_splits", "find_copies", "find_series", "suggest_groups"]
+__all__ = ["Likeness", "Series", "check_splits", "find_copies", "find_likeness", "suggest_groups"]
 
 NEAR = 6.0  # root mean square difference of 8-bit thumbnails; measured: copies up to 4.3, other scenes from 20
 FEW = 2500  # pictures up to which all distances are computed
@@ -51,31 +51,54 @@ class Series:
     numbers: tuple[int, ...]
 
 
-def check_splits(pairs: Sequence[Pair], thumbnails: Thumbnails, series: Sequence[Series]) -> list[Finding]:
-    """Look for pictures that are in the data more than once, or nearly so.
+@dataclass(frozen=True)
+class Likeness:
+    """Which pictures of a data set are alike.
+
+    Attributes:
+        copies: Groups of indices with equal content.
+        near: Pairs of indices whose thumbnails nearly agree; copies among them.
+        series: Frames of videos, slices of volumes.
+    """
+
+    copies: tuple[tuple[int, ...], ...]
+    near: tuple[tuple[int, int], ...]
+    series: tuple[Series, ...]
+
+
+def find_likeness(pairs: Sequence[Pair], thumbnails: Thumbnails) -> Likeness:
+    """Compare every picture with every other.
 
     Args:
         pairs: The N pairs.
         thumbnails: ``(N, 16, 16)``.
-        series: The series among them.
+
+    Returns:
+        What is alike.
+    """
+    copies = find_copies(pairs, [thumbnail.tobytes() for thumbnail in thumbnails])
+    return Likeness(tuple(map(tuple, copies)), tuple(_near_pairs(thumbnails)), _find_series(pairs, thumbnails))
+
+
+def check_splits(pairs: Sequence[Pair], likeness: Likeness) -> list[Finding]:
+    """Say which pictures are in the data more than once, or nearly so.
+
+    Args:
+        pairs: The N pairs.
+        likeness: What is alike among them.
 
     Returns:
         The findings.
     """
-    copies = find_copies(pairs)
-    return [*_about_copies(pairs, copies), *_about_near(pairs, thumbnails, copies), *_about_series(pairs, series)]
+    return [
+        *_about_copies(pairs, likeness.copies),
+        *_about_near(pairs, likeness.near, likeness.copies),
+        *_about_series(pairs, likeness.series),
+    ]
 
 
-def find_series(pairs: Sequence[Pair], thumbnails: Thumbnails) -> tuple[Series, ...]:
-    """Find numbered pictures that look like frames of a video or slices of a volume.
-
-    Args:
-        pairs: The N pairs.
-        thumbnails: ``(N, 16, 16)``.
-
-    Returns:
-        The series.
-    """
+def _find_series(pairs: Sequence[Pair], thumbnails: Thumbnails) -> tuple[Series, ...]:
+    """Find numbered pictures that look like frames of a video or slices of a volume."""
     numbered: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for index, pair in enumerate(pairs):
         match = re.fullmatch(r"(.*?)(\d+)(\D*)", pair.stem)
@@ -90,18 +113,18 @@ def find_series(pairs: Sequence[Pair], thumbnails: Thumbnails) -> tuple[Series, 
     return tuple(found)
 
 
-def suggest_groups(pairs: Sequence[Pair], thumbnails: Thumbnails, series: Sequence[Series]) -> dict[int, str]:
+def suggest_groups(pairs: Sequence[Pair], likeness: Likeness) -> dict[int, str]:
     """Name a group for each picture that must not be parted from others.
 
     Args:
         pairs: The N pairs.
-        thumbnails: ``(N, 16, 16)``.
-        series: The series among them.
+        likeness: What is alike among them.
 
     Returns:
         Group by index; pictures without one are on their own. A series that holds most of the data is cut into runs.
     """
     groups: dict[int, str] = {}
+    series = likeness.series
     for one in series:
         whole = len(series) >= 4 and len(one.members) <= 0.4 * len(pairs)
         runs = 1 if whole else max(2, min(BLOCKS, len(one.members) // 4))
@@ -115,8 +138,8 @@ def suggest_groups(pairs: Sequence[Pair], thumbnails: Thumbnails, series: Sequen
             index = parent[index]
         return index
 
-    alike = [pair for copies in find_copies(pairs) for pair in pairwise(copies)]
-    for first, second in [*alike, *_near_pairs(thumbnails)]:
+    alike = [pair for copies in likeness.copies for pair in pairwise(copies)]
+    for first, second in [*alike, *likeness.near]:
         if first not in groups and second not in groups:
             parent[root(second)] = root(first)
     clusters: dict[int, list[int]] = defaultdict(list)
@@ -128,20 +151,21 @@ def suggest_groups(pairs: Sequence[Pair], thumbnails: Thumbnails, series: Sequen
     return groups
 
 
-def find_copies(pairs: Sequence[Pair]) -> list[list[int]]:
+def find_copies(pairs: Sequence[Pair], looks: Sequence[bytes] = ()) -> list[list[int]]:
     """Group pictures of equal content; only files of equal size are read.
 
     Args:
         pairs: The pairs.
+        looks: Something of each picture that is the same wherever the content is; spares reading where it differs.
 
     Returns:
         Indices of pairs with the same picture, two or more in each group.
     """
-    by_size: dict[tuple[int, int], list[int]] = defaultdict(list)
+    by_size: dict[tuple[int, int, bytes], list[int]] = defaultdict(list)
     for index, pair in enumerate(pairs):
-        by_size[pair.image.stat().st_size, pair.image_page].append(index)
+        by_size[pair.image.stat().st_size, pair.image_page, looks[index] if looks else b""].append(index)
     by_content: dict[tuple[str, int], list[int]] = defaultdict(list)
-    for (_, page), indices in by_size.items():
+    for (_, page, _), indices in by_size.items():
         files = {pairs[index].image for index in indices}
         if len(files) > 1:
             digests = {file: sha256_of(file) for file in files}
@@ -177,9 +201,11 @@ def _about_copies(pairs: Sequence[Pair], copies: Sequence[Sequence[int]]) -> lis
     return findings
 
 
-def _about_near(pairs: Sequence[Pair], thumbnails: Thumbnails, copies: Sequence[Sequence[int]]) -> list[Finding]:
+def _about_near(
+    pairs: Sequence[Pair], alike: Sequence[tuple[int, int]], copies: Sequence[Sequence[int]]
+) -> list[Finding]:
     same = {frozenset(pair) for indices in copies for pair in pairwise(indices)}
-    near = [pair for pair in _near_pairs(thumbnails) if frozenset(pair) not in same]
+    near = [pair for pair in alike if frozenset(pair) not in same]
     findings = []
     across = [(a, b) for a, b in near if pairs[a].split != pairs[b].split]
     if across:
@@ -275,7 +301,7 @@ def _candidates(flat: NDArray[np.float32], radius: float) -> set[tuple[int, int]
         squares = (flat**2).sum(1)
         distances = squares[:, None] + squares - 2 * flat @ flat.T
         np.fill_diagonal(distances, np.inf)
-        nearest = np.argsort(distances, axis=1, kind="stable")[:, :NEIGHBOURS]
+        nearest = np.argpartition(distances, min(NEIGHBOURS, len(flat)) - 1, axis=1)[:, :NEIGHBOURS]
         rows = np.arange(len(flat))[:, None]
         reached = distances[rows, nearest] <= (1.01 * radius) ** 2 + 1
     else:

@@ -32,6 +32,7 @@ MIN_CHANGES = 50  # fewer say nothing about ramps
 FEW_VALUES = 12  # up to so many values are no sign of blurred masks
 MAX_VALUES = 4096  # distinct values kept per mask; a lossy colour mask has tens of thousands
 _MIX = np.random.default_rng(0).random(1024)  # tells bands apart in one number
+RAMP_LINES = 100  # rows and columns of a mask that are looked at for blurred edges
 SHAPE_SIDE = 256  # masks are thinned out to about this before objects are counted
 
 
@@ -154,7 +155,7 @@ def _image_facts(look: Look) -> ImageFacts:
         side = min(picture.width, SAMPLE), min(picture.height, SAMPLE)
         thin = np.asarray(picture.resize(side, Image.Resampling.NEAREST))
         thin = thin[:, :, None] if thin.ndim == 2 else thin  # (h, w, C)
-        if bool((thin == thin[0, 0]).all()):
+        if _constant(thin):
             thin = np.asarray(picture).reshape(-1, 1, thin.shape[2])  # perhaps only the sample is constant
         plane = picture.getchannel(1) if picture.mode == "RGB" else picture
         return _facts(header, thin, 0.0, orient(_shrunk(plane), header.orientation))
@@ -167,7 +168,7 @@ def _image_facts(look: Look) -> ImageFacts:
         image = image if bool(finite.all()) else np.where(finite[:, :, None], image, np.float32(0))
     step = (-(-image.shape[0] // SAMPLE), -(-image.shape[1] // SAMPLE))
     thin = image[:: step[0], :: step[1]]
-    if bool((thin == thin[0, 0]).all()):
+    if _constant(thin):
         thin = image
     middle = np.ascontiguousarray(image[:, :, image.shape[2] // 2])
     plane = Image.fromarray(middle if middle.dtype == np.uint8 else middle.astype(np.float32))
@@ -177,6 +178,7 @@ def _image_facts(look: Look) -> ImageFacts:
 def _facts(header: Header, thin: NDArray[Any], holes: float, thumbnail: NDArray[np.float32]) -> ImageFacts:
     sample: NDArray[np.float64] = np.ascontiguousarray(thin.reshape(-1, thin.shape[2]).T, np.float64)  # (C, n)
     mean = sample.mean(1)
+    centred = sample - mean[:, None]
     spread = float(thumbnail.max() - thumbnail.min())
     stretched = np.rint((thumbnail - thumbnail.min()) * (255 / spread if spread > 0 else 0))
     return ImageFacts(
@@ -184,11 +186,16 @@ def _facts(header: Header, thin: NDArray[Any], holes: float, thumbnail: NDArray[
         low=tuple(map(float, sample.min(1))),
         high=tuple(map(float, sample.max(1))),
         mean=tuple(map(float, mean)),
-        std=tuple(map(float, np.sqrt(((sample - mean[:, None]) ** 2).mean(1)))),
+        std=tuple(map(float, np.sqrt(np.einsum("cn,cn->c", centred, centred) / sample.shape[1]))),
         holes=holes,
-        levels=len(np.unique(_MIX[: len(sample)] @ sample[:, ::16])),
+        levels=len(set((_MIX[: len(sample)] @ sample[:, ::16]).tolist())),
         thumbnail=stretched.astype(np.uint8),
     )
+
+
+def _constant(sample: NDArray[Any]) -> bool:
+    """Whether all pixels of ``(h, w, C)`` are equal; most pictures show in one row that they are not."""
+    return bool((sample[0] == sample[0, 0]).all()) and bool((sample == sample[0, 0]).all())
 
 
 def _shrunk(plane: Image.Image) -> NDArray[np.float32]:
@@ -281,13 +288,15 @@ def _ramps(raw: RawMask, codes: NDArray[Any]) -> float:
 
     The two values that are passed through most often do not count: a thin contour may be a class of its own.
     """
-    wide = raw.values.astype(np.int32)
-    wide = wide[:, :, None] if wide.ndim == 2 else wide  # (H, W, C)
+    pixels = raw.values if raw.values.ndim == 3 else raw.values[:, :, None]  # (H, W, C)
+    rows, columns = (slice(None, None, max(1, side // RAMP_LINES)) for side in pixels.shape[:2])
     changes, passed = 0, []
-    for first, middle, last, code in (
-        (wide[:, :-2], wide[:, 1:-1], wide[:, 2:], codes[:, 1:-1]),
-        (wide[:-2], wide[1:-1], wide[2:], codes[1:-1]),
+    for lines, labels in (
+        (pixels[rows], codes[rows]),
+        (pixels[:, columns].swapaxes(0, 1), codes[:, columns].T),
     ):
+        wide = lines.astype(np.int32)
+        first, middle, last, code = wide[:, :-2], wide[:, 1:-1], wide[:, 2:], labels[:, 1:-1]
         changed = (np.abs(first - last) >= 2).any(axis=2)
         a, b, c = first[changed], middle[changed], last[changed]  # (n, C)
         inside = ((np.minimum(a, c) <= b) & (b <= np.maximum(a, c))).all(axis=1)
