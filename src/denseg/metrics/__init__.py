@@ -23,6 +23,7 @@ from denseg.metrics.confusion import (
     per_image_scores,
     scores_from_counts,
 )
+from denseg.metrics.context import ContextJump, context_jump
 from denseg.metrics.conventions import Convention, scores_by_convention
 from denseg.metrics.features import FeatureScatter, feature_compactness
 from denseg.metrics.interval import (
@@ -50,6 +51,7 @@ __all__ = [
     "Calibration",
     "ClassScores",
     "ConfusionMatrix",
+    "ContextJump",
     "Continuity",
     "Convention",
     "FeatureScatter",
@@ -72,6 +74,7 @@ __all__ = [
     "boundary_f_score",
     "boundary_iou",
     "brier_score",
+    "context_jump",
     "continuity",
     "dice_from_counts",
     "expected_calibration_error",
