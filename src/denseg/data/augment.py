@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -164,7 +165,7 @@ def branch(generator: np.random.Generator, key: int) -> np.random.Generator:
     Returns:
         The generator; another key gives other numbers.
     """
-    sequence = generator.bit_generator.seed_seq
+    sequence = cast("np.random.SeedSequence", generator.bit_generator.seed_seq)
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(sequence.entropy, spawn_key=(key,))))
 
 

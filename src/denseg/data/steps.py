@@ -9,6 +9,7 @@ Letters: h and w height and width of the output in pixels, g nodes along a side 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -36,7 +37,7 @@ __all__ = [
 Positions = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 
-_QUARTERS = {0: (1.0, 0.0), 90: (0.0, 1.0), 180: (-1.0, 0.0), 270: (0.0, -1.0)}  # cosine and sine, exact
+_QUARTERS = {0.0: (1.0, 0.0), 90.0: (0.0, 1.0), 180.0: (-1.0, 0.0), 270.0: (0.0, -1.0)}  # cosine and sine, exact
 
 
 class Grid(NamedTuple):
@@ -174,8 +175,8 @@ class Turn(MatrixStep):
     @property
     def matrix(self) -> Matrix:
         """A rotation and shifts."""
-        angle = np.radians(self.degrees)
-        cosine, sine = _QUARTERS.get(self.degrees % 360, (np.cos(angle), np.sin(angle)))
+        angle = math.radians(self.degrees)
+        cosine, sine = _QUARTERS.get(self.degrees % 360, (math.cos(angle), math.sin(angle)))
         return _about(self.source, self.target or self.source, (cosine, sine), (-sine, cosine))
 
 
@@ -350,4 +351,4 @@ def _curvatures(nodes: int) -> Positions:
     for node in range(1, nodes - 1):
         system[node, node - 1 : node + 2] = (1, 4, 1)
         wanted[node, node - 1 : node + 2] = (6, -12, 6)
-    return np.linalg.solve(system, wanted)
+    return np.asarray(np.linalg.solve(system, wanted), np.float64)
