@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from denseg.inference.strategy import fit_size
 from denseg.ops import pad_to_multiple, reflect_pad
 from denseg.types import Geometry, SegmentationOutput
 
@@ -41,17 +42,3 @@ def run_on_canvas(model: nn.Module, images: Tensor, geometry: Geometry) -> Segme
     if logits.shape[-2:] != (height, width):
         logits = logits[..., :height, :width]
     return output._replace(logits=logits)
-
-
-def fit_size(side: int, geometry: Geometry) -> int:
-    """Round a side up to the next one that the model takes.
-
-    Args:
-        side: Pixels.
-        geometry: The model's.
-
-    Returns:
-        ``size_offset + size_step * k``, at least ``side`` and ``min_size``.
-    """
-    side = max(side, geometry.min_size)
-    return side + (geometry.size_offset - side) % geometry.size_step

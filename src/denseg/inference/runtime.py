@@ -31,7 +31,7 @@ except ImportError:  # the file stands alone beside an exported model
         """The call itself is wrong."""
 
 
-__all__ = ["Blend", "SeamReport", "Tile", "TilePlan", "blend_window", "mirror", "plan_tiles", "read_padded", "run_plan"]
+__all__ = ["Blend", "SeamReport", "Tile", "TilePlan", "plan_tiles", "read_padded", "round_up", "run_plan"]
 
 Array = npt.NDArray[Any]
 Read = Callable[[int, int, int, int], Array]
@@ -162,7 +162,7 @@ def plan_tiles(
             raise UsageError(f"{name} must be at least {int(name in positive)}, got {value}")
     trim = -(-max(0, -(-overlap // 2) - margin) // multiple) * multiple
     if margin == 0:
-        tall, wide = _round_up(tall, multiple), _round_up(wide, multiple)
+        tall, wide = round_up(tall, multiple), round_up(wide, multiple)
     needed = 2 * (trim + margin) + multiple
     if min(tall, wide) < needed:
         lost = f"{trim + margin} pixels are dropped on each side and {multiple} must remain"
@@ -179,7 +179,7 @@ def plan_tiles(
         for row in rows
         for column in columns
     )
-    canvas = _round_up(height, multiple), _round_up(width, multiple)
+    canvas = round_up(height, multiple), round_up(width, multiple)
     return TilePlan((height, width), canvas, window, trim, margin, multiple, len(rows), len(columns), tiles)
 
 
@@ -188,20 +188,22 @@ def _plan_axis(length: int, tile: int, trim: int, multiple: int, margin: int) ->
     if margin:  # the smallest size of the model that still holds all
         tile -= max(0, tile - 2 * margin - length) // multiple * multiple
     else:
-        tile = min(tile, _round_up(length, multiple))
+        tile = min(tile, round_up(length, multiple))
     result = tile - 2 * margin
     step = result // multiple * multiple - 2 * trim
+    end = round_up(length - result % multiple, multiple) + result % multiple  # where the whole image's result ends
     spans = []
     offset = start = 0
     while offset + result < length:
         spans.append((offset, start, offset + step + trim))
         offset, start = offset + step, offset + step + trim
-        if not margin:  # the last window is shifted inwards, so that no window leaves the canvas
-            offset = min(offset, _round_up(length, multiple) - tile)
+        if trim or not margin:  # the last window is shifted inwards, so that it ends where the whole image's does
+            offset = min(offset, end - result)
     return tile, [*spans, (offset, start, length)]
 
 
-def _round_up(value: int, multiple: int) -> int:
+def round_up(value: int, multiple: int) -> int:
+    """Give the next multiple at or above a value."""
     return -(-value // multiple) * multiple
 
 

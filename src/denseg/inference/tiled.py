@@ -20,11 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from denseg.errors import ShapeError, UsageError
-from denseg.inference.canvas import fit_size
 from denseg.inference.halo import Reach, measure_reach
 from denseg.inference.memory import bytes_per_pixel
-from denseg.inference.runtime import Blend, Read, SeamReport, TilePlan, plan_tiles, run_plan
-from denseg.inference.strategy import Block, Mode, Strategy, TileOptions
+from denseg.inference.runtime import Blend, Read, SeamReport, TilePlan, round_up, run_plan
+from denseg.inference.strategy import Block, Mode, Strategy, TileOptions, choose_strategy, fit_size
 from denseg.inference.views import Views
 from denseg.types import Geometry
 
@@ -32,8 +31,6 @@ __all__ = ["TiledModel", "model_parts"]
 
 Array = npt.NDArray[Any]
 Result = Literal["labels", "probabilities"]
-
-LARGEST_TILE = 2048
 
 
 class TiledModel:
@@ -125,27 +122,20 @@ class TiledModel:
 
         Returns:
             The strategy.
-
-        Raises:
-            UsageError: The mode ``halo`` for a model that no halo makes exact.
         """
-        pixels = int((memory or self.options.memory) / self._pixel_bytes())
-        if self.geometry.margin:
-            return self._overlap_tile(height, width, pixels)
-        mode, tile = self.options.mode, self.options.tile
-        canvas = [_round_up(side, self.multiple) for side in (height, width)]
-        if mode == "whole" or (mode == "auto" and tile is None and canvas[0] * canvas[1] <= pixels):
-            plan = plan_tiles(height, width, tile=(canvas[0], canvas[1]), overlap=0, multiple=self.multiple)
-            return Strategy("whole", plan, True, "the image fits into memory")
-        if tile is not None and max(canvas) <= tile:
-            plan = plan_tiles(height, width, tile=tile, overlap=0, multiple=self.multiple)
-            return Strategy("whole", plan, True, "the image fits into one tile")
+        return choose_strategy(
+            height,
+            width,
+            pixels=int((memory or self.options.memory) / self._pixel_bytes()),
+            geometry=self.geometry,
+            multiple=self.multiple,
+            options=self.options,
+            reach=self._halo,
+        )
+
+    def _halo(self) -> tuple[int | None, str]:
         reach = self.reach()
-        if mode == "halo" and reach.halo is None:
-            raise UsageError(f"no halo makes tiles of this model exact: {reach.reason}; use the mode 'blend'")
-        if mode == "blend" or reach.halo is None:
-            return self._blend(height, width, pixels, reach)
-        return self._halo(height, width, pixels, reach.halo, reach.reason)
+        return reach.halo, reach.reason
 
     def labels(self, image: Array, *, strategy: Strategy | None = None) -> Array:
         """Label an image.
@@ -258,60 +248,11 @@ class TiledModel:
             raise ShapeError(f"an image of shape ({self.in_channels}, H, W) was expected, got {image.shape}")
         return lambda top, left, height, width: image[:, top : top + height, left : left + width]
 
-    def _overlap_tile(self, height: int, width: int, pixels: int) -> Strategy:
-        margin, step = self.geometry.margin, self.geometry.size_step
-        if self.options.tile is not None:
-            tile = (fit_size(self.options.tile, self.geometry),) * 2
-        else:
-            most = fit_size(min(int(pixels**0.5), LARGEST_TILE) - step, self.geometry)
-            most = max(most, fit_size(2 * margin + 8 * step, self.geometry))
-            kept = (most - 2 * margin) // step * step
-            evenly = [_round_up(-(-side // -(-side // kept)), step) for side in (height, width)]
-            tile = fit_size(evenly[0] + 2 * margin, self.geometry), fit_size(evenly[1] + 2 * margin, self.geometry)
-        overlap = self.options.overlap or 0
-        plan = plan_tiles(height, width, tile=tile, overlap=overlap, multiple=step, margin=margin)
-        return Strategy("overlap_tile", plan, True, "the model keeps only what it has full context for")
-
-    def _halo(self, height: int, width: int, pixels: int, halo: int, reason: str) -> Strategy:
-        overlap = 2 * halo if self.options.overlap is None else self.options.overlap
-        tile: int | tuple[int, int] | None = self.options.tile
-        if tile is None:
-            lost = 2 * _round_up(-(-overlap // 2), self.multiple)
-            most = self._tile_size(pixels, least=lost + 4 * self.multiple)
-            tile = self._even_tile(height, most, lost), self._even_tile(width, most, lost)
-        plan = plan_tiles(height, width, tile=tile, overlap=overlap, multiple=self.multiple)
-        if overlap < 2 * halo and not plan.whole:
-            return Strategy("halo", plan, False, f"exact tiles share {2 * halo} pixels ({reason}), these {overlap}")
-        return Strategy("halo", plan, True, reason)
-
-    def _even_tile(self, side: int, most: int, lost: int) -> int:
-        """The smallest tile that needs no more windows than the largest one."""
-        canvas = _round_up(side, self.multiple)
-        count = 1 + max(0, -(-(canvas - most) // (most - lost)))
-        return max(
-            _round_up(-(-(canvas + lost * (count - 1)) // count), self.multiple), min(most, lost + self.multiple)
-        )
-
-    def _blend(self, height: int, width: int, pixels: int, reach: Reach) -> Strategy:
-        tile = _round_up(self.options.tile or self._tile_size(pixels, least=4 * self.multiple), self.multiple)
-        overlap = self.options.overlap
-        if overlap is None:
-            overlap = _round_up(tile // 4, 2 * self.multiple)
-        plan = plan_tiles(height, width, tile=tile, overlap=overlap, multiple=self.multiple)
-        exact = plan.whole
-        return Strategy("blend", plan, exact, reach.reason if reach.halo is None else "asked for")
-
-    def _tile_size(self, pixels: int, *, least: int) -> int:
-        """The largest square tile within the memory, but one that keeps something."""
-        return max(
-            _round_up(least, self.multiple), min(int(pixels**0.5), LARGEST_TILE) // self.multiple * self.multiple
-        )
-
     def _pixel_bytes(self) -> float:
         with self._lock:
             if self._bytes is None:
                 function = self.model if self.views is None else self.views
-                side = fit_size(_round_up(128 + 2 * self.geometry.margin, self.multiple), self.geometry)
+                side = fit_size(round_up(128 + 2 * self.geometry.margin, self.multiple), self.geometry)
                 self._bytes = bytes_per_pixel(function, in_channels=self.in_channels, side=side)
             return self._bytes
 
@@ -356,7 +297,3 @@ def model_parts(model: nn.Module) -> dict[str, Any]:
     if missing:
         raise UsageError(f"a model of create_model was expected; {type(model).__name__} has no {', '.join(missing)}")
     return parts
-
-
-def _round_up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple
