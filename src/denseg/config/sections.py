@@ -41,6 +41,7 @@ class DataConfig(Section):
     unpaired: Literal["refuse", "skip"] = Field("refuse", description="images without mask, masks without image")
     ignore_index: int | None = Field(None, ge=0, description="label that means `no class`; found if empty")
     max_pixels: int = Field(178_956_970, gt=0, description="larger images are refused before they are decoded")
+    cache_gb: float = Field(8.0, ge=0, description="GiB of decoded images kept on disk for later epochs; 0: none")
     accept: tuple[str, ...] = Field((), description="codes of `denseg check` findings that are known and accepted")
 
 

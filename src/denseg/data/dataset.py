@@ -22,6 +22,7 @@ from denseg.data.warp import sample_image, sample_labels
 from denseg.errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    from denseg.data.cache import DecodedCache
     from denseg.data.encoding import MaskEncoding
     from denseg.data.folder import Pair
     from denseg.data.normalization import Normalization
@@ -77,6 +78,7 @@ class SegmentationDataset(Dataset[Sample]):
         maps: Makers of extra per-pixel maps by name; warped with the mask's grid, 0 outside.
         max_pixels: Larger files are refused before they are decoded.
         rare: Classes that are put into other samples.
+        cache: Keeps decoded pairs for later epochs; ``None`` decodes every time.
     """
 
     def __init__(  # noqa: PLR0913 - what a sample is made of; grouping these would only hide them
@@ -92,6 +94,7 @@ class SegmentationDataset(Dataset[Sample]):
         maps: Mapping[str, MapMaker] | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         rare: Sequence[int] = (),
+        cache: DecodedCache | None = None,
     ) -> None:
         """Keep what is needed to read; nothing is read yet.
 
@@ -106,6 +109,7 @@ class SegmentationDataset(Dataset[Sample]):
             maps: Makers of extra per-pixel maps by name.
             max_pixels: Larger files are refused before they are decoded.
             rare: Classes that are put into other samples, where the augmentation does so.
+            cache: Keeps decoded pairs for later epochs.
 
         Raises:
             UsageError: A crop without augmentation, another ignore index than the encoding's, or a map of a name that a
@@ -128,6 +132,7 @@ class SegmentationDataset(Dataset[Sample]):
         self.maps = dict(maps or {})
         self.max_pixels = max_pixels
         self.rare = tuple(rare)
+        self.cache = cache
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -169,7 +174,15 @@ class SegmentationDataset(Dataset[Sample]):
         Raises:
             DataError: A file cannot be read, image and mask differ in size, or a mask holds a value without a class.
         """
-        return read_pair(self.pairs[index], self.encoding, bands=self.normalization.bands, max_pixels=self.max_pixels)
+        pair, bands = self.pairs[index], self.normalization.bands
+
+        def decode() -> tuple[NDArray[Any], NDArray[Any]]:
+            return read_pair(pair, self.encoding, bands=bands, max_pixels=self.max_pixels)
+
+        if self.cache is None:
+            return decode()
+        how = f"{pair.image_page} {pair.mask_page} {bands} {self.encoding}"
+        return self.cache.read(pair.image, pair.mask, how, decode)
 
     def _view(
         self,

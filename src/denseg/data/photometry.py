@@ -80,8 +80,8 @@ class Light:
         if self == Light():
             return normalization.apply(image, outside=outside)
         normalization.check_bands(image)
-        if min(image.strides) < 0:  # a flip, as a view; torch has none
-            image = np.ascontiguousarray(image)
+        if min(image.strides) < 0 or not image.flags.writeable:  # torch takes neither
+            image = image.copy()
         planes = torch.from_numpy(image).permute(2, 0, 1)  # (C, h, w)
         values = planes.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
         if image.dtype.kind == "f" and not np.isfinite(float(values.sum(dtype=torch.float64))):

@@ -15,6 +15,7 @@ from denseg.data.pairs import read_pair_image
 from denseg.data.split import assign_split, split_rows
 from denseg.errors import DataError
 from denseg.runs.tables import SplitRow
+from denseg.training.balance import repeat_factors
 from denseg.training.setup import TrainingData
 
 if TYPE_CHECKING:
@@ -81,8 +82,10 @@ def prepare(examination: Examination, config: DataConfig, *, seed: int) -> Prepa
         encoding=examination.encoding,
         normalization=_normalization(examination, train, config.max_pixels),
         train_counts=tuple(examination.counts[rows].sum(axis=0).tolist()),
+        repeats=repeat_factors(examination.counts[rows]),
         max_pixels=config.max_pixels,
         one_size=len(val) <= SIZES_SAMPLE and len(set(_sizes(val, config.max_pixels))) == 1,
+        cache_gb=config.cache_gb,
     )
     return Prepared(data, pairs, made, sizes)
 
@@ -122,9 +125,10 @@ def restore(run: RunFolder, config: DataConfig, stored: Mapping[str, Any]) -> Tr
                 "put the old files back, or start a new run from another --out",
                 path=pair.image,
             )
-    return TrainingData.from_json(
+    data = TrainingData.from_json(
         stored, root=root, train=_of(pairs, "train"), val=_of(pairs, "val"), max_pixels=config.max_pixels
     )
+    return dataclasses.replace(data, cache_gb=config.cache_gb)
 
 
 def _of(pairs: Sequence[Pair], split: str) -> tuple[Pair, ...]:

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from denseg.config import RunConfig, stage_configs
-from denseg.data.augment import Augmentation, default_crop, rare_classes
-from denseg.data.dataset import SegmentationDataset
+from denseg.data.augment import default_crop
 from denseg.data.encoding import MaskEncoding
-from denseg.data.loader import BatchOrder, Loader, make_loader
+from denseg.data.loader import BatchOrder
 from denseg.data.normalization import Normalization
 from denseg.errors import ConfigError
 from denseg.inference.canvas import fit_size
@@ -26,8 +25,6 @@ from denseg.training.fabric import choose_precision
 from denseg.types import ClassTable
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
     from denseg.config import TrainConfig
     from denseg.data.folder import Pair
     from denseg.models import SegmentationModel
@@ -41,8 +38,6 @@ __all__ = [
     "resolve_config",
     "stage_train",
     "step_seed",
-    "train_loader",
-    "validation_loader",
 ]
 
 # Where neither epochs nor iterations are said: about this many steps, within these bounds of epochs.
@@ -64,6 +59,8 @@ class TrainingData:
         train_counts: ``(K,)`` labelled pixels per class of the training split.
         max_pixels: Larger images are refused.
         one_size: Whether all validation images have one size, so that they can share a batch.
+        cache_gb: GiB of decoded images that may be kept on disk; 0 for none.
+        repeats: How often each training image asks to come, see ``repeat_factors``.
     """
 
     root: Path
@@ -75,6 +72,8 @@ class TrainingData:
     train_counts: tuple[int, ...]
     max_pixels: int
     one_size: bool = False
+    cache_gb: float = 0.0
+    repeats: tuple[float, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Give what a resumed run must not work out again, as JSON values; the pairs stand in ``split.csv``."""
@@ -84,6 +83,7 @@ class TrainingData:
             "normalization": self.normalization.to_json(),
             "train_counts": list(self.train_counts),
             "one_size": self.one_size,
+            "repeats": list(self.repeats),
         }
 
     @classmethod
@@ -101,6 +101,7 @@ class TrainingData:
             train_counts=tuple(int(count) for count in value["train_counts"]),
             max_pixels=max_pixels,
             one_size=bool(value["one_size"]),
+            repeats=tuple(float(factor) for factor in value.get("repeats", ())),
         )
 
 
@@ -245,76 +246,6 @@ def resolve_config(config: RunConfig, *, root: Path, images: int, sizes: Sequenc
     elif config.init != "none":
         values["init"] = str(Path(config.init).resolve())
     return RunConfig.model_validate(values)
-
-
-def train_loader(data: TrainingData, train: TrainConfig, crop: tuple[int, int], *, seed: int, fabric: Fabric) -> Loader:
-    """Make the loader of a stage's training samples.
-
-    Args:
-        data: The data set.
-        train: The stage's configuration.
-        crop: ``(height, width)`` of the samples.
-        seed: Of the run.
-        fabric: Rank, processes and device.
-
-    Returns:
-        The loader.
-    """
-    augmentation = Augmentation(
-        scale=train.scale,
-        scales=train.scales,
-        flip=train.flip,
-        flip_vertical=train.flip_vertical,
-        further=train.augment,
-    )
-    dataset = SegmentationDataset(
-        data.train,
-        encoding=data.encoding,
-        normalization=data.normalization,
-        ignore_index=data.classes.ignore_index,
-        augmentation=augmentation,
-        crop=crop,
-        seed=seed,
-        max_pixels=data.max_pixels,
-        rare=rare_classes(data.train_counts),
-    )
-    return make_loader(
-        dataset,
-        batch_size=train.batch_size,
-        shuffle=True,
-        workers=train.workers,
-        shard=(fabric.global_rank, fabric.world_size),
-        pin_memory=fabric.device.type == "cuda",
-    )
-
-
-def validation_loader(data: TrainingData, train: TrainConfig, *, fabric: Fabric) -> Loader:
-    """Make the loader of whole validation images.
-
-    Args:
-        data: The data set.
-        train: The stage's configuration.
-        fabric: Rank, processes and device.
-
-    Returns:
-        The loader.
-    """
-    dataset = SegmentationDataset(
-        data.val,
-        encoding=data.encoding,
-        normalization=data.normalization,
-        ignore_index=data.classes.ignore_index,
-        max_pixels=data.max_pixels,
-    )
-    together = fabric.device.type == "cuda" and data.one_size
-    return make_loader(
-        dataset,
-        batch_size=train.batch_size if together else 1,
-        shuffle=False,
-        workers=min(train.workers, len(data.val)),
-        shard=(fabric.global_rank, fabric.world_size),
-        pin_memory=fabric.device.type == "cuda",
-    )
 
 
 def step_seed(seed: int, stage: int, step: int, part: int) -> int:
