@@ -124,7 +124,8 @@ def test_models(run_command: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give the name of a model, or --checkpoint, and not both"),
+        ([], "give the name of a model, or --checkpoint"),
+        (["unet", "--image", "x.png"], "pictures of an image need trained weights; give --checkpoint, a run or a file"),
         (["unett"], "no model named 'unett'. Did you mean 'unet'? Known: "),
         (
             ["unet", "--set", "train.epochs=3"],

@@ -13,7 +13,7 @@ from denseg.cli.output import JsonOption, SettingsOption, emit, parse_size
 __all__ = ["inspect"]
 
 
-def inspect(
+def inspect(  # noqa: PLR0913 - the options of the command
     model: Annotated[
         str | None, typer.Argument(metavar="[MODEL]", help="Catalog name, see `denseg models`.", show_default=False)
     ] = None,
@@ -31,6 +31,14 @@ def inspect(
     ] = None,
     settings: SettingsOption = None,
     layers: Annotated[bool, typer.Option("--layers", help="Print one line per layer too.")] = False,
+    kernels: Annotated[
+        bool, typer.Option("--kernels", help="Mean weight per tap of the square kernels; --set model.pretrained=true.")
+    ] = False,
+    image: Annotated[
+        Path | None,
+        typer.Option("--image", metavar="FILE", help="Draw what the context layers of --checkpoint make of an image."),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the pictures.")] = Path("inspection"),
     json_path: JsonOption = None,
 ) -> None:
     """Say what a model costs: parameters, multiply-adds (MACs), output stride."""
@@ -44,5 +52,8 @@ def inspect(
         num_classes=num_classes,
         checkpoint=checkpoint,
         settings=settings or (),
+        kernels=kernels,
+        image=image,
+        out=out,
     )
     emit(inspection.lines(layers=layers), inspection.to_json(), json_path)

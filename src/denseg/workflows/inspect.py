@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -16,9 +16,25 @@ from denseg.models import MODELS, SegmentationModel, create_model, load_checkpoi
 from denseg.models.complexity import Complexity, LayerCost, describe
 from denseg.models.figures import FigureCheck, check_figures
 from denseg.types import ModelSpec
+from denseg.workflows.inspect_features import draw_features
+from denseg.workflows.inspect_kernels import inspect_kernels
 from denseg.workflows.models import header_of
 
-__all__ = ["Inspection", "inspect_model"]
+__all__ = ["Inspection", "InspectionPart", "inspect_model"]
+
+
+class InspectionPart(Protocol):
+    """What was asked for besides: a part of the text and of the JSON document."""
+
+    @property
+    def key(self) -> str:
+        """Name in the JSON document."""
+
+    def lines(self) -> list[str]:
+        """Give the part as text for a person."""
+
+    def to_json(self) -> Any:
+        """Give the part as JSON values."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +48,7 @@ class Inspection:
         backbone_parameters: Those of the backbone.
         paper: ``paper`` and ``url`` of the model.
         figures: The paper's figures beside ours.
+        parts: What was asked for besides.
     """
 
     spec: ModelSpec
@@ -40,6 +57,7 @@ class Inspection:
     backbone_parameters: int
     paper: dict[str, str]
     figures: tuple[FigureCheck, ...] = ()
+    parts: tuple[InspectionPart, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Give the inspection as JSON values."""
@@ -55,6 +73,7 @@ class Inspection:
             "output_stride": complexity.output_stride,
             "paper": {**self.paper, "figures": [figure.to_json() for figure in self.figures]},
             "layers": [row._asdict() for row in complexity.layers],
+            **{part.key: part.to_json() for part in self.parts},
         }
 
     def lines(self, *, layers: bool = False) -> list[str]:
@@ -79,10 +98,11 @@ class Inspection:
         if complexity.trainable != complexity.parameters:
             lines.insert(3, f"learning       {complexity.trainable:,}")
         lines += _figures(self.figures)
+        lines += [line for part in self.parts for line in part.lines()]
         return lines + _layers(complexity.layers) if layers else lines
 
 
-def inspect_model(
+def inspect_model(  # noqa: PLR0913 - the options of the command
     name: str | None = None,
     *,
     backbone: str | None = None,
@@ -90,25 +110,33 @@ def inspect_model(
     num_classes: int = 21,
     checkpoint: Path | str | None = None,
     settings: Sequence[str] = (),
+    kernels: bool = False,
+    image: Path | str | None = None,
+    out: Path | str = "inspection",
 ) -> Inspection:
-    """Measure a model of the catalog, or the one in a checkpoint. Nothing is computed: only shapes are followed.
+    """Measure a model of the catalog, or the one in a checkpoint. Only shapes are followed, unless more is asked for.
 
     Args:
-        name: Catalog name; left out where a checkpoint is given.
+        name: Catalog name; with a checkpoint it may be left out, or must be the checkpoint's.
         backbone: Name of the backbone; the model's own default if ``None``.
         size: Height and width of the image, in pixels.
         num_classes: Classes of the last layer.
         checkpoint: A run folder or a checkpoint.
         settings: ``model.KEY=VALUE``, for example ``model.output_stride=8``.
+        kernels: Average the network's square kernels, tap by tap.
+        image: Draw what the network's context layers make of this image; needs a checkpoint.
+        out: Folder for the pictures.
 
     Returns:
         What was found.
 
     Raises:
-        UsageError: Neither or both of name and checkpoint are given, or a setting that is not the model's.
+        UsageError: Neither name nor checkpoint is given, they do not fit, or a setting is not the model's.
     """
-    if (name is None) == (checkpoint is None):
-        raise UsageError("give the name of a model, or --checkpoint, and not both")
+    if name is None and checkpoint is None:
+        raise UsageError("give the name of a model, or --checkpoint")
+    if image is not None and checkpoint is None:
+        raise UsageError("pictures of an image need trained weights; give --checkpoint, a run or a file")
     if checkpoint is not None:
         if backbone is not None or settings:
             raise UsageError("a checkpoint knows its backbone and options; leave --backbone and --set out")
@@ -116,17 +144,26 @@ def inspect_model(
         if not isinstance(loaded, SegmentationModel):
             raise UsageError(f"{checkpoint} holds a {type(loaded).__name__}, which is no segmentation model")
         model = loaded
+        if name not in {None, model.spec.name}:
+            raise UsageError(f"{checkpoint} holds the model {model.spec.name!r}, not {name!r}")
     else:
-        model = _from_settings(str(name), backbone, num_classes, settings)
+        model = _from_settings(str(name), backbone, num_classes, settings, values=kernels)
     names = set(split_parameters(model)["backbone"])
     backbone_parameters = sum(value.numel() for key, value in model.named_parameters() if key in names)
     paper = header_of(MODELS[model.spec.name].modern)
     figures = check_figures(model.spec.name, backbone or model.spec.arguments.get("backbone"))
-    return Inspection(model.spec, size, describe(model, size), backbone_parameters, paper, figures)
+    parts: list[InspectionPart] = []
+    if kernels:
+        parts.append(inspect_kernels(model))
+    if image is not None and checkpoint is not None:
+        parts.append(draw_features(checkpoint, image, Path(out)))
+    return Inspection(model.spec, size, describe(model, size), backbone_parameters, paper, figures, tuple(parts))
 
 
-def _from_settings(name: str, backbone: str | None, num_classes: int, settings: Sequence[str]) -> SegmentationModel:
-    """Build the model on torch's ``meta`` device: no memory, no random numbers."""
+def _from_settings(
+    name: str, backbone: str | None, num_classes: int, settings: Sequence[str], *, values: bool
+) -> SegmentationModel:
+    """Build the model; without values on torch's ``meta`` device: no memory, no random numbers."""
     for setting in settings:
         if not setting.strip().startswith("model."):
             raise UsageError(f"inspect takes settings of the model, for example model.output_stride=8; got {setting}")
@@ -137,13 +174,14 @@ def _from_settings(name: str, backbone: str | None, num_classes: int, settings: 
     if config.form != "modern":
         options["form"] = config.form
     in_channels = options.pop("in_channels", 3)
-    with torch.device("meta"):
+    with torch.random.fork_rng(devices=[]), torch.device("cpu" if values else "meta"):
         return create_model(
             name,
             num_classes=num_classes,
             backbone=backbone or config.backbone,
             in_channels=in_channels,
             output_stride=config.output_stride,
+            pretrained=values and config.pretrained,
             **options,
         )
 
