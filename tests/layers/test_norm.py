@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from denseg.layers import BatchNorm2d, is_single_value, train_on_single_values
+from denseg.layers.norm import set_norm_momentum
 
 
 def test_equals_torch_where_torch_works():
@@ -43,3 +44,25 @@ def test_is_single_value():
     assert is_single_value(torch.zeros(1, 8))
     assert not is_single_value(torch.zeros(2, 8, 1, 1))
     assert not is_single_value(torch.zeros(1, 8, 1, 2))
+
+
+def test_a_slow_average_begins_with_the_plain_mean():
+    """DeepLab's momentum of 0.0003: after a few batches the statistics are theirs, not those of the start."""
+    torch.manual_seed(0)
+    norm = nn.Sequential(BatchNorm2d(3))
+    set_norm_momentum(norm, 3e-4)
+    batches = [5 + 2 * torch.randn(4, 3, 8, 8) for _ in range(6)]
+    for batch in batches:
+        assert torch.allclose(norm(batch).mean(dim=(0, 2, 3)), torch.zeros(3), atol=1e-5)
+    means = torch.stack([batch.mean(dim=(0, 2, 3)) for batch in batches])
+    variances = torch.stack([batch.var(dim=(0, 2, 3)) for batch in batches])
+    torch.testing.assert_close(norm[0].running_mean, means.mean(dim=0))
+    torch.testing.assert_close(norm[0].running_var, variances.mean(dim=0))
+    assert int(norm[0].num_batches_tracked) == 6
+
+
+def test_a_trained_network_forgets_nothing_at_once():
+    norm = nn.Sequential(BatchNorm2d(3))
+    set_norm_momentum(norm, 3e-4, settled=True)
+    norm(5 + torch.randn(4, 3, 8, 8))
+    torch.testing.assert_close(norm[0].running_mean, torch.full((3,), 5 * 3e-4), rtol=0.05, atol=0)

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from denseg.backbones.window import Window, has_window, set_window, window_of
+from denseg.backbones.window import Window, blank_image, has_window, set_window, window_of
 from denseg.errors import UsageError
 
 __all__ = ["DILATION_RULES", "Dilation"]
@@ -185,7 +185,7 @@ def _find_places(network: nn.Module, in_channels: int, side: int) -> tuple[_Plac
     training = network.training
     network.eval()
     try:
-        network(torch.zeros(1, in_channels, side, side))
+        network(blank_image(network, in_channels, side, side))
     finally:
         network.train(training)
         for handle in handles:

@@ -22,7 +22,7 @@ from denseg.backbones.dilation import Dilation
 from denseg.backbones.sizes import Sizes, find_sizes
 from denseg.errors import UnsupportedError, UsageError
 from denseg.layers.conv import speed_up_depthwise
-from denseg.layers.norm import is_single_value, train_on_single_values
+from denseg.layers.norm import normalize_specially, train_on_single_values
 from denseg.ops import pad_to_multiple
 from denseg.types import FeatureSpec
 
@@ -158,12 +158,12 @@ def build_backbone(
 
 
 class _BatchNormAct2d(BatchNormAct2d):
-    """timm's fused norm, except that a single value per channel is normalised by the running statistics."""
+    """timm's fused norm, with what ``denseg.layers.BatchNorm2d`` does differently from torch's."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and is_single_value(x):
-            x = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-            out: Tensor = self.act(self.drop(x))
+        normalized = normalize_specially(self, x)
+        if normalized is None:
+            out: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
         else:
-            out = super().forward(x)  # type: ignore[no-untyped-call]
+            out = self.act(self.drop(normalized))
         return out

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from denseg.backbones.window import has_window, round_up
+from denseg.backbones.window import blank_image, has_window, round_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -80,7 +80,7 @@ def _fits(
 ) -> bool:
     """Whether the network takes this size and every level has the size ``ceil(size / stride)``."""
     try:
-        features = network(torch.zeros(1, in_channels, height, width))
+        features = network(blank_image(network, in_channels, height, width))
     except (AssertionError, RuntimeError, ValueError, IndexError, TypeError):
         return False
     for feature, spec in zip(features, specs, strict=True):

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import timm
@@ -23,7 +23,12 @@ _ANY_SIZE_OPTIONS: tuple[dict[str, Any], ...] = ({}, {"strict_img_size": False})
 
 
 def create_timm_backbone(
-    name: str, *, in_channels: int, pretrained: bool, options: Mapping[str, Any]
+    name: str,
+    *,
+    in_channels: int,
+    pretrained: bool,
+    options: Mapping[str, Any],
+    prepare: Callable[[nn.Module], None],
 ) -> NetworkBackbone:
     """Build a timm network as a backbone, at its own output stride.
 
@@ -32,6 +37,7 @@ def create_timm_backbone(
         in_channels: Image bands.
         pretrained: Start from ImageNet weights.
         options: What timm's constructor takes besides.
+        prepare: Changes the network before anything is found out about it.
 
     Returns:
         The backbone.
@@ -50,6 +56,7 @@ def create_timm_backbone(
         if network is None:
             continue
         specs = _specs(network, name)
+        prepare(network)
         backbone = build_backbone(network, name=name, in_channels=in_channels, specs=specs, made_for=made_for)
         if backbone is not None:
             return backbone
@@ -81,7 +88,7 @@ def _create_network(
         return None
     except DensegError:
         raise
-    except (AttributeError, RuntimeError) as error:
+    except (AssertionError, AttributeError, IndexError, RuntimeError) as error:
         raise UnsupportedError(
             f"timm gives no feature maps of backbone {name!r} ({error}); take for example {_EXAMPLES}"
         ) from error

@@ -20,7 +20,7 @@ from timm.layers import AvgPool2dSame, BlurPool2d, Conv2dSame
 from timm.layers.pool2d_same import MaxPool2dSame
 from torch import Tensor, nn
 
-__all__ = ["Window", "has_window", "round_up", "set_window", "window_of"]
+__all__ = ["Window", "blank_image", "has_window", "round_up", "set_window", "window_of"]
 
 Pair = tuple[int, int]
 
@@ -160,6 +160,22 @@ def set_window(module: Any, window: Window, *, rate: int = 1, stride: Pair | Non
         if issubclass(plain, _SAME):
             plain = nn.Conv2d if issubclass(plain, nn.Conv2d) else nn.MaxPool2d
         module.__class__ = _class_of(_Padded, plain)
+
+
+def blank_image(network: nn.Module, bands: int, height: int, width: int) -> Tensor:
+    """Make the image on which a network is run to learn about it.
+
+    Args:
+        network: The network.
+        bands: Image bands.
+        height: Rows.
+        width: Columns.
+
+    Returns:
+        ``(1, C, H, W)`` zeros of the network's precision, on its device.
+    """
+    like = next(network.parameters(), torch.zeros(()))
+    return like.new_zeros(1, bands, height, width)
 
 
 def _pads(module: Any, x: Tensor) -> list[int]:
