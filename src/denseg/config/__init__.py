@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The configuration of a run: frozen, strict, written into the run folder, and enough to replay it."""
 
+from __future__ import annotations
+
 from denseg.config.augment import AugmentConfig, ElasticConfig
 from denseg.config.load import dump_config, known_keys, load_config, parse_setting, recipe_names
 from denseg.config.sections import DataConfig, ModelConfig, PartConfig, RunConfig, StageConfig, stage_configs
