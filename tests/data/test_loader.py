@@ -277,3 +277,44 @@ def test_the_order_is_shuffled_and_differs_between_epochs_and_seeds() -> None:
 def test_senseless_orders_are_refused(arguments: tuple[Any, ...], message: str) -> None:
     with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
         BatchOrder(*arguments)
+
+
+def test_factors_decide_how_often_a_sample_comes() -> None:
+    factors = (1.0, 1.0, 3.0, 1.0, 2.0)
+    order = BatchOrder(5, 1, True, seed=3, repeats=factors)
+    epochs = 400
+    counts = np.zeros(5)
+    for epoch in range(epochs):
+        drawn = [index for keys in order.batches(epoch) for _, index in keys]
+        assert len(drawn) == 5, "an epoch is as long as ever"
+        here = np.bincount(drawn, minlength=5)
+        share = np.asarray(factors) / sum(factors) * 5
+        assert ((here >= np.floor(share)) & (here <= np.ceil(share))).all()
+        counts += here
+    assert counts / epochs == pytest.approx(np.asarray(factors) * 5 / 8, abs=0.08)
+
+
+def test_equal_factors_give_every_sample_once_in_another_order_each_epoch() -> None:
+    order = BatchOrder(7, 2, True, seed=1, repeats=(2.0,) * 7)
+    epochs = [[index for keys in order.batches(epoch) for _, index in keys] for epoch in range(3)]
+    assert all(len(set(drawn)) == len(drawn) == 6 for drawn in epochs)
+    assert epochs[0] != epochs[1]
+    assert epochs[0] == [index for keys in order.batches(0) for _, index in keys]
+    tail = [index for keys in order.batches(1, start=2) for _, index in keys]
+    assert tail == epochs[1][4:], "an epoch can be entered at any batch"
+
+
+def test_ranks_share_a_repeated_epoch() -> None:
+    factors = (1.0, 4.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+    one = BatchOrder(8, 4, True, seed=5, repeats=factors)
+    two = [BatchOrder(8, 2, True, 5, rank, 2, factors) for rank in range(2)]
+    whole = [[index for _, index in keys] for keys in one.batches(2)]
+    parts = zip(*(order.batches(2) for order in two), strict=True)
+    assert whole == [[index for keys in pair for _, index in keys] for pair in parts]
+
+
+@pytest.mark.parametrize("factors", [(1.0,), (1.0, 0.0), (1.0, -1.0)])
+def test_factors_that_do_not_fit(factors: tuple[float, ...]) -> None:
+    with pytest.raises(UsageError) as caught:
+        BatchOrder(2, 1, True, repeats=factors)
+    assert str(caught.value) == f"repeats needs one positive factor per sample, 2; got {len(factors)}"

@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -41,6 +42,9 @@ class BatchOrder:
     smaller than one global batch are taken whole (one rank) or repeated to fill it (several). Without ``shuffle``
     every sample comes once, in order, and rank r takes every ``world_size``-th.
 
+    With ``repeats`` an epoch has as many samples as ever, but a sample comes in proportion to its factor: its share of
+    the epoch rounded down or up, which of the two is drawn anew each epoch.
+
     Attributes:
         samples: How many samples the data set has.
         batch_size: Samples per batch and rank.
@@ -48,6 +52,7 @@ class BatchOrder:
         seed: Of the run.
         rank: Of this process, from 0.
         world_size: How many processes share an epoch.
+        repeats: One factor per sample; empty where all come alike.
     """
 
     samples: int
@@ -56,6 +61,7 @@ class BatchOrder:
     seed: int = 0
     rank: int = 0
     world_size: int = 1
+    repeats: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.samples < 1:
@@ -64,6 +70,8 @@ class BatchOrder:
             raise UsageError(f"batch_size must be at least 1, got {self.batch_size}")
         if not 0 <= self.rank < self.world_size:
             raise UsageError(f"rank must be 0..{self.world_size - 1}, got {self.rank}")
+        if self.repeats and (len(self.repeats) != self.samples or min(self.repeats) <= 0):
+            raise UsageError(f"repeats needs one positive factor per sample, {self.samples}; got {len(self.repeats)}")
 
     def __len__(self) -> int:
         """Count the batches of one epoch on this rank."""
@@ -87,13 +95,23 @@ class BatchOrder:
                 yield [(epoch, index) for index in mine[first : first + self.batch_size]]
             return
         sequence = np.random.SeedSequence((self.seed, epoch), spawn_key=(1,))  # 1: apart from the samples' own numbers
-        order = np.random.Generator(np.random.PCG64(sequence)).permutation(self.samples)
+        generator = np.random.Generator(np.random.PCG64(sequence))
+        order = generator.permutation(self.samples)
+        if self.repeats:
+            order = generator.permutation(self._repeated(order, generator.random()))
         together = self.batch_size * self.world_size
         if self.samples < together and self.world_size > 1:
             order = np.resize(order, together)
         for step in range(start, len(self)):
             first = step * together + self.rank * self.batch_size
             yield [(epoch, int(index)) for index in order[first : first + self.batch_size]]
+
+    def _repeated(self, order: NDArray[np.int64], offset: float) -> NDArray[np.int64]:
+        """Walk over the samples' shares of the epoch in even steps (systematic sampling)."""
+        shares = np.asarray(self.repeats)[order]
+        ends = np.cumsum(shares) * (self.samples / shares.sum())
+        ends[-1] = self.samples  # whatever rounding made of it
+        return order[np.searchsorted(ends, np.arange(self.samples) + offset, side="right")]
 
 
 class Loader:
@@ -209,13 +227,14 @@ class Loader:
         return error
 
 
-def make_loader(
+def make_loader(  # noqa: PLR0913 - how to read, and who reads what
     dataset: SegmentationDataset,
     *,
     batch_size: int,
     shuffle: bool,
     workers: int = 0,
     shard: tuple[int, int] = (0, 1),
+    repeats: tuple[float, ...] = (),
     timeout: float = 300.0,
     pin_memory: bool = False,
     start_method: Literal["fork", "forkserver", "spawn"] | None = None,
@@ -228,6 +247,7 @@ def make_loader(
         shuffle: Training order, incomplete last batch left out; otherwise every sample once, in order.
         workers: Processes that read; 0 reads in this one. What comes does not depend on it.
         shard: ``(rank, world_size)``: which part of each epoch this process takes.
+        repeats: One factor per sample for training order, see ``BatchOrder``; empty where all come alike.
         timeout: Seconds to wait for a batch before a worker counts as stuck.
         pin_memory: Copy batches to page-locked memory, for transfers to a GPU.
         start_method: How workers start; the platform's own where ``None``.
@@ -238,7 +258,7 @@ def make_loader(
     Raises:
         UsageError: There is no sample, or batch size or rank are out of range.
     """
-    order = BatchOrder(len(dataset), batch_size, shuffle, dataset.seed, *shard)
+    order = BatchOrder(len(dataset), batch_size, shuffle, dataset.seed, *shard, repeats)
     return Loader(dataset, order, workers=workers, timeout=timeout, pin_memory=pin_memory, start_method=start_method)
 
 

@@ -51,10 +51,7 @@ class Prepared:
 
     def rows(self) -> list[SplitRow]:
         """Read and digest every file for ``split.csv``."""
-        return [
-            SplitRow(row.stem, row.image, row.mask, row.split, row.sha256)
-            for row in split_rows(self.pairs, self.data.root)
-        ]
+        return [SplitRow(*row) for row in split_rows(self.pairs, self.data.root)]
 
 
 def prepare(examination: Examination, config: DataConfig, *, seed: int) -> Prepared:

@@ -15,14 +15,13 @@ from denseg.losses import CompositeLoss
 from denseg.models import feature_channels, split_parameters
 from denseg.training.average import WeightAverage
 from denseg.training.balance import balance_loss
+from denseg.training.loaders import train_dataset, train_loader, validation_loader
 from denseg.training.optimizer import create_optimizer, freeze_parts, load_optimizer_tensors, optimizer_tensors
 from denseg.training.setup import (
     create_stage_model,
     crop_size,
     plan_stage,
     stage_train,
-    train_loader,
-    validation_loader,
 )
 from denseg.training.state import LoadedState, load_model_tensors, take
 
@@ -52,6 +51,7 @@ class Stage:
         optimizer: Torch's optimiser.
         stepper: The same behind fabric.
         loss: The composite loss, on the device.
+        samples: Training samples, augmented.
         loader: Training batches.
         val_loader: Whole validation images.
         plan: How long the stage is.
@@ -98,7 +98,8 @@ class Stage:
         self.memory_format = torch.channels_last if self.train.channels_last else torch.contiguous_format
         self.model = model.to(device=fabric.device, memory_format=self.memory_format)  # type: ignore[call-overload]
         self.crop = crop_size(self.train, model)
-        self.loader = train_loader(data, self.train, self.crop, seed=config.seed, fabric=fabric)
+        self.samples = train_dataset(data, self.train, self.crop, seed=config.seed)
+        self.loader = train_loader(self.samples, data, self.train, fabric=fabric)
         self.val_loader = validation_loader(data, self.train, fabric=fabric)
         self.plan = plan_stage(config, index, len(self.loader))
         parts = split_parameters(model)
