@@ -131,8 +131,8 @@ def draw_features(checkpoint: Path | str, image: Path | str, out: Path) -> Featu
             drawings += _draw_attention(layer, taken, shown, out / stem)
         drawings.append(_draw_jumps(name, context_of(layer, taken, given), shown, out / f"{stem}-jumps.png"))
     labels = output.logits[0].argmax(dim=0)  # (H, W)
-    centers, source = class_centers(checkpoint, output.features, labels, model.num_classes)
     names = metadata["classes"]["names"]
+    centers, source = class_centers(checkpoint, output.features, labels, len(names))
     target = out / f"{Path(image).stem}-centers.png"
     drawings.append(_draw_centers(output.features[0], centers, labels, shown, names, source, target))
     return FeatureReport(Path(image), tuple(drawings))
