@@ -360,6 +360,31 @@ def test_ctrl_c_at_any_moment_of_a_real_process(tiny_data: Path, tmp_path: Path,
     assert sum(line.startswith("error: ") for line in said.splitlines()) == 1
 
 
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="no process groups")
+def test_a_signal_to_the_whole_group_saves(tiny_data: Path, tmp_path: Path) -> None:
+    """As a terminal, `timeout` and a batch system send it: the loader's workers must not die of it."""
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "denseg", "train", str(tiny_data), *OPTIONS, "--set", "train.epochs=5000"]
+    process = subprocess.Popen(
+        [*command, "--set", "train.workers=2", "--out", str(run)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    while not (line := process.stderr.readline()).startswith("epoch 1/"):
+        assert line, "it ended before its first epoch"
+    os.killpg(process.pid, signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 3, said
+    last = said.splitlines()[-1]
+    assert last.startswith("error: stopped in epoch ")
+    assert last.endswith(f"everything is saved in {run}: go on with --resume")
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)  # nobody is left
+
+
 def test_a_file_limit_stops_with_one_line_and_keeps_what_was(tiny_data: Path, tmp_path: Path) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))

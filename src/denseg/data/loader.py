@@ -8,10 +8,12 @@ the middle of an epoch, or the split over ranks change nothing in what a step se
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import multiprocessing
 import signal
 import warnings
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,6 +159,8 @@ class Loader:
                 multiprocessing_context=multiprocessing.get_context(start_method) if workers else None,
                 generator=torch.Generator(),  # its own: the run's generator is not touched
             )
+        if workers:
+            _OPEN.add(self)
 
     def __len__(self) -> int:
         """Count the batches of one epoch on this rank."""
@@ -196,11 +200,16 @@ class Loader:
         return tuple(worker.pid for worker in getattr(iterator, "_workers", ()))
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers; one that is stuck is killed."""
         loader, self._loader = self._loader, None
         iterator = getattr(loader, "_iterator", None)
         if iterator is not None:
+            workers = list(iterator._workers)
             iterator._shutdown_workers()
+            for worker in workers:
+                if worker.is_alive():
+                    worker.kill()
+                    worker.join()
 
     def __enter__(self) -> Loader:
         return self
@@ -323,6 +332,22 @@ def _calm() -> Iterator[None]:
 
 
 def _start_worker(worker: int) -> None:
-    """Leave Ctrl-C to the main process, which ends the workers after it has saved."""
-    with contextlib.suppress(ValueError):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Leave signals to the main process, which ends the workers after it has saved.
+
+    A terminal, a batch system and `timeout` signal the whole group of processes: a worker that died of it would take
+    the step along that the main process is about to finish. A worker whose main process is gone ends by itself.
+    """
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            with contextlib.suppress(ValueError):
+                signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+_OPEN: weakref.WeakSet[Loader] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """End what is still open before the interpreter asks workers to end by a signal that they leave to us."""
+    for loader in list(_OPEN):
+        loader.close()
