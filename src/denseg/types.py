@@ -7,7 +7,7 @@ Shape letters: B batch, K classes, D feature channels, H and W image height and 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from denseg.errors import UsageError
 
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["ClassTable", "FeatureSpec", "Geometry", "ModelSpec", "SegmentationOutput"]
+__all__ = ["ClassTable", "ExportFormat", "FeatureSpec", "Geometry", "ModelSpec", "SegmentationOutput"]
+
+ExportFormat = Literal["onnx", "openvino", "pt2"]
 
 
 class SegmentationOutput(NamedTuple):
@@ -61,6 +63,8 @@ class Geometry:
         size_step: A valid form accepts only input sizes ``size_offset + size_step * k``; 1 where any size goes.
         size_offset: See ``size_step``.
         min_size: Smallest height and width accepted, in pixels.
+        seam: Outermost pixels of a valid form's result that depend on where its input ends (interpolation, padding of
+            inner maps); tiles overlap by them. 0 where there are none, and for models without a margin.
     """
 
     margin: int = 0
@@ -69,6 +73,7 @@ class Geometry:
     size_step: int = 1
     size_offset: int = 0
     min_size: int = 1
+    seam: int = 0
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,9 @@ TINY_BACKBONE = "test_resnet"
 CASES: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "fcn32s": ({"form": "paper", "width": 0.03},),  # fcn8s has all of them and two skips more
     "fcn16s": ({"backbone": TINY_BACKBONE},),
+    "deconvnet": ({"form": "paper", "width": 0.03},),  # the modern form is the same class with padding
+    "dilated_frontend": ({"width": 0.03}, {"form": "paper", "width": 0.03}),
+    "dilated_context": ({"backbone": TINY_BACKBONE}, {"form": "paper", "width": 0.03}),
 }
 """Options by model name, where the rule of ``_configurations`` does not fit."""
 
@@ -374,8 +377,9 @@ def test_tiles_equal_the_whole_image_or_say_that_they_do_not(case: Case) -> None
     stride = geometry.total_stride
     reach = None if geometry.margin else measure_reach(model, in_channels=3, multiple=stride)
     if geometry.margin:
-        tile = valid_size(geometry, 2 * geometry.margin + 3 * geometry.size_step)
-        height, width = 3 * geometry.size_step + 5, 6 * geometry.size_step + 1
+        lost = geometry.margin + geometry.seam
+        tile = valid_size(geometry, 2 * lost + 3 * geometry.size_step)
+        height, width = 2 * geometry.seam + 3 * geometry.size_step + 5, 2 * geometry.seam + 6 * geometry.size_step + 1
     elif reach is not None and reach.halo is not None:
         tile = 2 * reach.halo + 2 * stride
         height, width = tile + 3 * stride + 1, stride + 3

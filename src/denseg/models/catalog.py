@@ -16,7 +16,10 @@ from denseg.models.acnet import ACNet
 from denseg.models.ccnet import CCNet
 from denseg.models.context import Context
 from denseg.models.danet import DANet
+from denseg.models.deconvnet import DeconvNet
 from denseg.models.deeplab_v3_plus import DeepLabV3Plus
+from denseg.models.dilated_context import DilatedContextNet, PaperDilatedContextNet
+from denseg.models.dilated_frontend import DilatedFrontend, PaperDilatedFrontend
 from denseg.models.emanet import EMANet
 from denseg.models.fcn import FCN
 from denseg.models.fcn_paper import PaperFCN
@@ -43,6 +46,7 @@ class ModelEntry:
         paper_backbone: Trunk of the paper form unless another of the paper's is named; its class takes the name.
             ``None``: the paper has one trunk.
         defaults: Options that have another default under this name, in both forms.
+        paper_defaults: Likewise, in the paper form.
     """
 
     modern: type[SegmentationModel]
@@ -51,6 +55,7 @@ class ModelEntry:
     output_stride: int | None = None
     paper_backbone: str | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    paper_defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 MODELS: Mapping[str, ModelEntry] = MappingProxyType(
@@ -60,6 +65,9 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
         "context": ModelEntry(Context, backbone="resnet50", output_stride=8),
         "danet": ModelEntry(DANet, backbone="resnet50", output_stride=8),
         "deeplab_v3_plus": ModelEntry(DeepLabV3Plus, backbone="resnet50", output_stride=16),
+        "deconvnet": ModelEntry(DeconvNet, paper=DeconvNet, paper_defaults={"bottleneck": "valid"}),
+        "dilated_context": ModelEntry(DilatedContextNet, paper=PaperDilatedContextNet, output_stride=8),
+        "dilated_frontend": ModelEntry(DilatedFrontend, paper=PaperDilatedFrontend, output_stride=8),
         "emanet": ModelEntry(EMANet, backbone="resnet50", output_stride=8),
         "fcn": ModelEntry(FCN, backbone="resnet50", output_stride=8),
         "fcn16s": ModelEntry(
@@ -117,7 +125,7 @@ def create_model(
     asymmetric = _switch("asymmetric", options.pop("asymmetric", None))
     model_class = _model_class(name, entry, form)
     arguments: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels, "form": form}
-    resolved = _resolve_options(f"model {name!r} ({form} form)", model_class, _given(entry, options))
+    resolved = _resolve_options(f"model {name!r} ({form} form)", model_class, _given(entry, form, options))
     takes_backbone = "backbone" in inspect.signature(model_class).parameters
     if backbone is not None and not takes_backbone:
         raise UsageError(f"model {name!r} ({form} form) has a fixed trunk; leave backbone out")
@@ -180,11 +188,10 @@ def _model_class(name: str, entry: ModelEntry, form: str) -> type[SegmentationMo
     return entry.paper
 
 
-def _given(entry: ModelEntry, options: Mapping[str, Any]) -> dict[str, Any]:
+def _given(entry: ModelEntry, form: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Lay options over the entry's own defaults; ``None`` means the default."""
-    return dict(entry.defaults) | {
-        key: value for key, value in options.items() if value is not None or key not in entry.defaults
-    }
+    own = dict(entry.defaults) | (dict(entry.paper_defaults) if form == "paper" else {})
+    return own | {key: value for key, value in options.items() if value is not None or key not in own}
 
 
 def _resolve_options(what: str, model_class: type[SegmentationModel], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -106,6 +106,11 @@ def receptive_field(model: SegmentationModel) -> float:
     return float(model.receptive_field)  # type: ignore[arg-type]
 
 
+def context_field(model: SegmentationModel) -> float:
+    """Read the receptive field of the context module, in positions of the heatmap."""
+    return float(model.get_submodule("context").receptive_field)  # type: ignore[arg-type]
+
+
 def total_stride(model: SegmentationModel) -> float:
     """Read the stride of the deepest map."""
     return model.geometry.total_stride
@@ -138,11 +143,32 @@ def _fcn(backbone: str, field_of_view: int, millions: int, trunk: int, whole: in
     )
 
 
+_PAPER = {"form": "paper"}
 _PAPER_UNET = {"form": "paper", "in_channels": 1, "num_classes": 2}
 _FCN_VGG16 = {"form": "paper", "backbone": "vgg16"}
 
 FIGURES: Mapping[str, tuple[PaperFigure, ...]] = MappingProxyType(
     {
+        "deconvnet": (
+            PaperFigure("parameters, in millions", 252e6, "Noh et al. 2015, Section 4", _PAPER, rounded_to=1e6),
+            PaperFigure("parameters", 251_772_245 + 33_408, "released net's layers", _PAPER),
+            PaperFigure("output for 224x224", 224, "Noh et al. 2015, Figure 2", _PAPER, scores_for(224)),
+        ),
+        "dilated_context": (
+            PaperFigure("parameters, basic", 134_346_581 + 28_392, "Yu and Koltun 2016, Table 1", _PAPER),
+            PaperFigure(
+                "parameters, large", 134_346_581 + 6_803_139, "Yu and Koltun 2016, Table 1", {**_PAPER, "size": "large"}
+            ),
+            PaperFigure("receptive field of the module", 67, "Yu and Koltun 2016, Table 1", _PAPER, context_field),
+            PaperFigure("heatmap for 900x900", 66, "released net", _PAPER, heatmap_for(900)),
+        ),
+        "dilated_frontend": (
+            PaperFigure("parameters", 134_346_581, "released net's layers", _PAPER),
+            PaperFigure("heatmap for 900x900", 66, "released net", _PAPER, heatmap_for(900)),
+            PaperFigure("heatmap for 1396x1396", 128, "released net, Cityscapes", _PAPER, heatmap_for(1396)),
+            PaperFigure("heatmap for 628x628", 32, "released net, training", _PAPER, heatmap_for(628)),
+            PaperFigure("receptive field", 380, "released net's layers", _PAPER, receptive_field),
+        ),
         "fcn32s": (
             *_fcn("vgg16", 404, 134, 134_260_544, 134_346_581),
             *_fcn("alexnet", 355, 57, 56_868_224, 56_954_261),
