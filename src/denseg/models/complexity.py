@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from denseg.errors import UsageError
 from denseg.models.interface import SegmentationModel
 
-__all__ = ["Complexity", "LayerCost", "count_macs", "count_parameters", "describe"]
+__all__ = ["Complexity", "LayerCost", "count_macs", "count_parameters", "describe", "on_meta"]
 
 
 class LayerCost(NamedTuple):
@@ -103,7 +103,7 @@ def describe(model: SegmentationModel, size: tuple[int, int]) -> Complexity:
         raise UsageError(f"an image has at least 1x1 pixels, got {size[0]}x{size[1]}")
     dtype = next((parameter.dtype for parameter in model.parameters()), torch.float32)
     images = torch.empty(1, model.in_channels, *size, dtype=dtype, device="meta")
-    shadow = _on_meta(model)
+    shadow = on_meta(model)
     shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
     for name, module in shadow.named_modules(remove_duplicate=False):
         module.register_forward_hook(_recorder(name, shapes))
@@ -125,7 +125,7 @@ def describe(model: SegmentationModel, size: tuple[int, int]) -> Complexity:
     )
 
 
-def _on_meta(model: nn.Module) -> nn.Module:
+def on_meta(model: nn.Module) -> nn.Module:
     """Copy a model without its values: parameters and buffers have shapes only."""
     memo: dict[int, Any] = {}
     for parameter in model.parameters():
