@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -141,9 +142,11 @@ def test_rows_hold_relative_paths_and_the_content(tmp_path: Path) -> None:
     inside = Pair("a", image, mask, "train")
     (row, other) = split_rows([inside, Pair("b", image, away, "val")], tmp_path / "data")
     digests = hashlib.sha256(b"picture").digest() + hashlib.sha256(b"mask").digest()
-    assert row == ("a", "images/a.png", "masks/a.png", "train", hashlib.sha256(digests).hexdigest())
+    assert row == ("a", "images/a.png", "masks/a.png", "train", hashlib.sha256(digests).hexdigest(), 0, 0, "")
     assert other.mask == away.as_posix()
     assert other.sha256 == row.sha256
+    (part,) = split_rows([replace(inside, image_page=3, mask_page=2, window=(8, 0, 64, 32))], tmp_path / "data")
+    assert part == (*row[:5], 3, 2, "8,0,64,32")
     mask.write_bytes(b"Mask")
     assert split_rows([inside], tmp_path / "data")[0].sha256 != row.sha256
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from denseg.data.stored import Decoded, Header, check_size
 from denseg.errors import ImageError
 
-__all__ = ["Annotations", "annotated_pixels", "load_annotations"]
+__all__ = ["Annotations", "annotated_pixels", "fill_rings", "load_annotations"]
 
 CROWD = 255  # regions marked as crowds carry no label
 
@@ -119,14 +119,24 @@ def _region(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:
     for polygon in segmentation:
         points = np.asarray(polygon, np.float64).reshape(-1, 2)
         if len(points) >= 3:
-            region |= _inside(points, height, width)
+            region |= fill_rings([points], height, width)
     return region
 
 
-def _inside(points: NDArray[np.float64], height: int, width: int) -> NDArray[np.bool_]:
-    """Find the pixels whose centre a polygon encloses: each edge toggles all pixels to its right, row by row."""
+def fill_rings(rings: Sequence[NDArray[np.float64]], height: int, width: int) -> NDArray[np.bool_]:
+    """Find the pixels whose centre a polygon encloses: each edge toggles all pixels to its right, row by row.
+
+    Args:
+        rings: ``(n, 2)`` x and y each; what lies inside two of them is a hole.
+        height: H.
+        width: W.
+
+    Returns:
+        ``(H, W)``.
+    """
     toggles = np.zeros((height, width + 1), np.int32)
-    for (x0, y0), (x1, y1) in zip(points, np.roll(points, -1, axis=0), strict=True):
+    edges = (edge for points in rings for edge in zip(points, np.roll(points, -1, axis=0), strict=True))
+    for (x0, y0), (x1, y1) in edges:
         low, high = sorted((y0, y1))
         rows = np.arange(max(0, int(np.ceil(low - 0.5))), min(height, int(np.ceil(high - 0.5))))
         if len(rows):

@@ -36,6 +36,7 @@ FORMAT = 1  # changes whenever entries mean something else
 HEAD = 256  # bytes before the pixels
 SCANS = 64  # the folder is looked through each time that 1 / 64 of the limit was added
 DAY = 24 * 3600.0
+LARGE_FILE = 1 << 28
 FREE_SHARE, FREE_BYTES = 0.1, 4 << 30  # of the disk, that the cache leaves alone
 
 Entry = tuple[NDArray[Any], NDArray[Any]]
@@ -95,7 +96,8 @@ class DecodedCache:
         state = path.stat()
         known = (str(path), state.st_size, state.st_mtime_ns)
         if known not in self._digests:
-            self._digests[known] = sha256_of(path)
+            # Of very large files the state must do: each process would read them whole.
+            self._digests[known] = sha256_of(path) if state.st_size <= LARGE_FILE else str(known)
         return self._digests[known]
 
     def _load(self, path: Path) -> Entry | None:

@@ -48,6 +48,14 @@ def check_pairing(inventory: Inventory, *, skip_unpaired: bool) -> list[Finding]
     if masks:
         message = f"{_count(masks, 'mask has', 'masks have')} no picture"
         findings.append(find("mask-without-image", message, "leave them out", files=masks))
+    windows = [pair for pair in inventory.pairs if pair.window]
+    if windows:
+        rasters = list(dict.fromkeys(pair.image for pair in windows))
+        _, _, height, width = windows[0].window or (0, 0, 0, 0)
+        message = f"{_count(rasters, 'raster is', 'rasters are')} read in {len(windows)} windows of about"
+        message += f" {width} x {height} pixels"
+        action = "read each where it lies, and hold out blocks of them; `windows` in dataset.yaml sets their size"
+        findings.append(find("windows", message, action, files=rasters, count=len(windows)))
     if inventory.twice:
         files = [path for claimed in inventory.twice.values() for path in claimed]
         name, claimed = next(iter(inventory.twice.items()))

@@ -115,6 +115,8 @@ def _surplus(pairs: Sequence[Pair]) -> set[int]:
 
 
 def _write_image(pair: Pair, folder: Path, bands: int) -> bool:
+    if pair.window is not None:
+        return _write_pixels(pair, folder, bands)
     info = probe_image(pair.image, page=pair.image_page)
     suffix = pair.image.suffix.lower()
     plain = info.mode in PLAIN_MODES and info.orientation == 1 and not info.alpha and info.frames == 1
@@ -122,6 +124,10 @@ def _write_image(pair: Pair, folder: Path, bands: int) -> bool:
         with atomic_path(folder / f"{pair.stem}{suffix}") as temporary:
             shutil.copyfile(pair.image, temporary)
         return False
+    return _write_pixels(pair, folder, bands)
+
+
+def _write_pixels(pair: Pair, folder: Path, bands: int) -> bool:
     image = read_pair_image(pair, bands=bands)
     if image.dtype == np.uint8 and bands in (1, 3):
         write_atomic(folder / f"{pair.stem}.png", _png(Image.fromarray(image if bands == 3 else image[:, :, 0])))

@@ -181,7 +181,7 @@ class SegmentationDataset(Dataset[Sample]):
 
         if self.cache is None:
             return decode()
-        how = f"{pair.image_page} {pair.mask_page} {bands} {self.encoding}"
+        how = f"{pair.image_page} {pair.mask_page} {pair.window} {bands} {self.encoding}"
         return self.cache.read(pair.image, pair.mask, how, decode)
 
     def _view(

@@ -178,7 +178,7 @@ def glance(path: Path, *, page: int = 0, max_pixels: int = DEFAULT_MAX_PIXELS) -
     Raises:
         ImageError: The file is missing, no picture, damaged, truncated, or too large.
     """
-    if page or path.suffix in {".mat", ".json"}:
+    if page or path.suffix.lower() in {".mat", ".json", ".geojson", ".gpkg"}:
         return None
     with fault_boundary(path), path.open("rb") as file:
         if _is_tiff(file):

@@ -65,6 +65,9 @@ class Description(BaseModel):
         description="`folder`, a CSV file with columns stem and group, or a regular expression with one group",
     )
     other: str = Field("", description="what every stored value means that is named nowhere: a class, or `ignore`")
+    windows: int | None = Field(
+        None, ge=32, description="pixels of a side: TIFF pictures are read in windows of about this size"
+    )
     layout: str = Field("", description="name of a public layout, or `folder`; recognised by its files if empty")
     path: Path | None = Field(None, exclude=True)
     source: str = Field("dataset.yaml", exclude=True)

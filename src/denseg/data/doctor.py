@@ -156,8 +156,9 @@ def _conclude(inventory: Inventory, facts: Sequence[tuple[Pair, PairFacts]], con
     for row, mask in enumerate(masks):
         counts[row] = proposal.count(mask)
     thumbnails = np.zeros((len(images), THUMBNAIL, THUMBNAIL), np.uint8)
-    for row, image in enumerate(images):
-        thumbnails[row] = image.thumbnail
+    for row, (pair, image) in enumerate(zip(pairs, images, strict=True)):
+        if pair.window is None:  # windows of one raster are alike in many ways
+            thumbnails[row] = image.thumbnail
     likeness = find_likeness(pairs, thumbnails)
     findings += [*proposal.findings, *_about_labels(pairs, counts, proposal), *check_splits(pairs, likeness)]
     if not any(pair.split or pair.group for pair in pairs):

@@ -25,6 +25,7 @@ CODES: Mapping[str, tuple[Severity, str]] = MappingProxyType(
         "images-skipped": ("info", "pictures that no mask belongs to, left out as the user said"),
         "mask-without-image": ("warning", "masks that no picture belongs to"),
         "twice-paired": ("error", "several files claim one name"),
+        "windows": ("info", "large rasters are read in windows, and parted by regions"),
         # single files
         "image-unreadable": ("error", "pictures that cannot be read: truncated, damaged, not a picture, too large"),
         "mask-unreadable": ("error", "masks that cannot be read"),

@@ -20,6 +20,7 @@ from denseg.data.description import Description, read_description
 from denseg.data.images import probe_image
 from denseg.data.inventory import Inventory, Pair, sort_pairs, split_names
 from denseg.data.layouts.catalog import read_layout
+from denseg.data.rasters import VECTORS, to_windows
 from denseg.errors import DataError, ImageError
 
 __all__ = ["IMAGE_SUFFIXES", "Inventory", "Pair", "discover", "sort_pairs", "split_names"]
@@ -65,12 +66,18 @@ def discover(root: Path | str) -> Inventory:
     description = read_description(root)
     inventory = read_layout(root, description)
     if inventory is not None:
-        return _described(inventory)
+        return _described(replace(inventory, pairs=to_windows(inventory.pairs, inventory.description)))
     images, masks, ignored = _sort_files(root)
     if not images and not masks:
         raise DataError(f"{root} holds no pictures; expected images/ and masks/ with files of equal names", path=root)
-    inventory = replace(_pair(root, images, masks, ignored), description=description)
-    return _described(replace(inventory, pairs=_slices(inventory.pairs)))
+    inventory = _pair(root, images, masks, ignored)
+    vectors = [pair.mask for pair in inventory.pairs if pair.mask.suffix.lower() in VECTORS]
+    if vectors:
+        from denseg.data.vectors import describe
+
+        description = describe(description, vectors)
+    inventory = replace(inventory, description=description)
+    return _described(replace(inventory, pairs=to_windows(_slices(inventory.pairs), description)))
 
 
 @dataclass(slots=True)
@@ -91,6 +98,9 @@ def _sort_files(root: Path) -> tuple[list[_Entry], list[_Entry], list[Path]]:
         marked = role == "" and _marked(names)
         for name in names:
             stem, dot, suffix = name.rpartition(".")
+            if stem and f"{dot}{suffix}".lower() in VECTORS:
+                masks.append(_Entry(base / name, split, rest, stem))
+                continue
             if not stem or f"{dot}{suffix}".lower() not in IMAGE_SUFFIXES:
                 ignored.append(base / name)
                 continue

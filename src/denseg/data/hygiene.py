@@ -101,7 +101,7 @@ def _find_series(pairs: Sequence[Pair], thumbnails: Thumbnails) -> tuple[Series,
     """Find numbered pictures that look like frames of a video or slices of a volume."""
     numbered: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for index, pair in enumerate(pairs):
-        match = re.fullmatch(r"(.*?)(\d+)(\D*)", pair.stem)
+        match = None if pair.window else re.fullmatch(r"(.*?)(\d+)(\D*)", pair.stem)
         if match:
             numbered[f"{match[1]}*{match[3]}"].append((int(match[2]), index))
     found = []
@@ -164,13 +164,13 @@ def find_copies(pairs: Sequence[Pair], looks: Sequence[bytes] = ()) -> list[list
     by_size: dict[tuple[int, int, bytes], list[int]] = defaultdict(list)
     for index, pair in enumerate(pairs):
         by_size[pair.image.stat().st_size, pair.image_page, looks[index] if looks else b""].append(index)
-    by_content: dict[tuple[str, int], list[int]] = defaultdict(list)
+    by_content: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for (_, page, _), indices in by_size.items():
         files = {pairs[index].image for index in indices}
         if len(files) > 1:
             digests = {file: sha256_of(file) for file in files}
             for index in indices:
-                by_content[digests[pairs[index].image], page].append(index)
+                by_content[digests[pairs[index].image], page, pairs[index].window].append(index)
     return [indices for indices in by_content.values() if len(indices) > 1]
 
 

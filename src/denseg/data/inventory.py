@@ -34,6 +34,7 @@ class Pair:
         image_page: Page of a multi-page TIFF.
         mask_page: Page of a multi-page TIFF.
         group: Pictures of one group never lie in different splits that denseg makes; empty where unknown.
+        window: ``(top, left, height, width)`` in pixels of a part of a large raster; ``None`` for all of it.
     """
 
     stem: str
@@ -43,6 +44,7 @@ class Pair:
     image_page: int = 0
     mask_page: int = 0
     group: str = ""
+    window: tuple[int, int, int, int] | None = None
 
 
 @dataclass(frozen=True)

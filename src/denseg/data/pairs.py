@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from denseg.data.decode import decode
 from denseg.data.encoding import MaskEncoding
-from denseg.data.folder import Pair
-from denseg.data.images import match_bands, read_image, to_image
-from denseg.data.masks import RawMask, read_mask
+from denseg.data.images import match_bands, to_image
+from denseg.data.inventory import Pair
+from denseg.data.masks import RawMask, to_mask
+from denseg.data.parts import decode_image, decode_mask
 from denseg.data.stored import DEFAULT_MAX_PIXELS
 from denseg.errors import DataError
 
@@ -38,7 +38,7 @@ def read_pair_image(pair: Pair, *, bands: int | None = None, max_pixels: int = D
     Raises:
         ImageError: The file cannot be read, or has other bands.
     """
-    image = read_image(pair.image, page=pair.image_page, max_pixels=max_pixels)
+    image = to_image(decode_image(pair, max_pixels=max_pixels))
     return image if bands is None else match_bands(image, bands, pair.image)
 
 
@@ -55,7 +55,7 @@ def read_pair_mask(pair: Pair, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> RawMa
     Raises:
         ImageError: The file cannot be read.
     """
-    return read_mask(pair.mask, page=pair.mask_page, max_pixels=max_pixels)
+    return to_mask(decode_mask(pair, max_pixels=max_pixels), pair.mask)
 
 
 def read_pair_labels(
@@ -97,7 +97,7 @@ def read_pair(
     Raises:
         DataError: A file cannot be read or decoded, or the sizes differ.
     """
-    decoded = decode(pair.image, page=pair.image_page, max_pixels=max_pixels)
+    decoded = decode_image(pair, max_pixels=max_pixels)
     image = to_image(decoded)
     image = image if bands is None else match_bands(image, bands, pair.image)
     labels = read_pair_labels(pair, encoding, max_pixels=max_pixels)

@@ -121,9 +121,10 @@ class FactsCache:
 
 def _key(look: Look) -> str:
     """Name a pair by its files, their size and their time of change; empty where a file is gone."""
-    parts: list[object] = [look.pair.image_page, look.pair.mask_page, look.max_pixels, look.shapes]
+    pair = look.pair
+    parts: list[object] = [pair.image_page, pair.mask_page, pair.window, look.max_pixels, look.shapes]
     try:
-        for path in (look.pair.image, look.pair.mask):
+        for path in (pair.image, pair.mask):
             state = path.stat()
             parts += [path.absolute(), state.st_size, state.st_mtime_ns]
     except OSError:

@@ -32,6 +32,9 @@ class SplitRow(NamedTuple):
         mask: Path of the mask, relative to the data folder, with ``/``.
         split: ``train``, ``val``, ``test`` or the folder's own name.
         sha256: Digest over the bytes of image and mask.
+        image_page: Page of a multi-page TIFF, or id in an annotation file.
+        mask_page: Likewise.
+        window: ``top,left,height,width`` of a part of a large raster; empty for the whole picture.
     """
 
     stem: str
@@ -39,6 +42,9 @@ class SplitRow(NamedTuple):
     mask: str
     split: str
     sha256: str
+    image_page: int = 0
+    mask_page: int = 0
+    window: str = ""
 
 
 def make_split(
@@ -147,7 +153,14 @@ def split_rows(pairs: Iterable[Pair], root: Path) -> tuple[SplitRow, ...]:
             digest.update(known[path])
         rows.append(
             SplitRow(
-                pair.stem, _relative(pair.image, root), _relative(pair.mask, root), pair.split or "", digest.hexdigest()
+                pair.stem,
+                _relative(pair.image, root),
+                _relative(pair.mask, root),
+                pair.split or "",
+                digest.hexdigest(),
+                pair.image_page,
+                pair.mask_page,
+                ",".join(map(str, pair.window or ())),
             )
         )
     return tuple(rows)

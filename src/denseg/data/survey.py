@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from denseg.data.decode import decode, glance
+from denseg.data.decode import glance
 from denseg.data.images import ImageInfo, image_info, to_image
 from denseg.data.inventory import Pair
 from denseg.data.masks import RawMask, to_mask
+from denseg.data.parts import decode_image, decode_mask
 from denseg.data.shapes import boundary_share, connected_areas
 from denseg.data.stored import DEFAULT_MAX_PIXELS, Header, orient
 from denseg.errors import ImageError
@@ -149,7 +150,7 @@ def look_at(look: Look) -> PairFacts:
 
 def _image_facts(look: Look) -> ImageFacts:
     pair = look.pair
-    light = glance(pair.image, page=pair.image_page, max_pixels=look.max_pixels)
+    light = None if pair.window else glance(pair.image, page=pair.image_page, max_pixels=look.max_pixels)
     if light is not None and light[1].mode in {"L", "RGB"}:
         header, picture = light
         side = min(picture.width, SAMPLE), min(picture.height, SAMPLE)
@@ -159,7 +160,7 @@ def _image_facts(look: Look) -> ImageFacts:
             thin = np.asarray(picture).reshape(-1, 1, thin.shape[2])  # perhaps only the sample is constant
         plane = picture.getchannel(1) if picture.mode == "RGB" else picture
         return _facts(header, thin, 0.0, orient(_shrunk(plane), header.orientation))
-    decoded = decode(pair.image, page=pair.image_page, max_pixels=look.max_pixels)
+    decoded = decode_image(pair, max_pixels=look.max_pixels)
     image = to_image(decoded)
     holes = 0.0 if decoded.hole is None else float(decoded.hole.mean())
     if image.dtype.kind == "f":
@@ -204,14 +205,14 @@ def _shrunk(plane: Image.Image) -> NDArray[np.float32]:
 
 
 def _mask_facts(look: Look) -> MaskFacts:
-    path, page = look.pair.mask, look.pair.mask_page
-    light = None if look.shapes else glance(path, page=page, max_pixels=look.max_pixels)
+    path, page, whole = look.pair.mask, look.pair.mask_page, look.pair.window is None
+    light = glance(path, page=page, max_pixels=look.max_pixels) if whole and not look.shapes else None
     if light is not None and light[1].mode in {"L", "P"} and light[0].format not in LOSSY:
         counts = np.asarray(light[1].histogram(), np.int64)
         values = np.flatnonzero(counts)
         if len(values) <= FEW_VALUES:
             return _plain_facts(light[0], light[1], values.astype(np.int64), counts[values])
-    decoded = decode(path, page=page, max_pixels=look.max_pixels)
+    decoded = decode_mask(look.pair, max_pixels=look.max_pixels)
     raw = to_mask(decoded, path)
     codes = _codes(raw)
     values, counts = _tally(codes)

@@ -10,7 +10,9 @@ Letters: H and W height and width in pixels, C bands, h and w of a window.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,7 +23,7 @@ from numpy.typing import NDArray
 
 from denseg.data.decode import fault_boundary
 from denseg.data.images import image_info, to_image
-from denseg.data.stored import Header
+from denseg.data.stored import Decoded, Header
 from denseg.data.tiff import check_segments, find_page, needs_pillow, tiff_header, to_decoded
 from denseg.errors import ImageError
 
@@ -65,6 +67,7 @@ class TiffWindows:
             with self.path.open("rb") as file:
                 self._header: Header = tiff_header(self.path, file, page=page, max_pixels=_ANY_SIZE)
             self._tiff = tifffile.TiffFile(self.path)
+            weakref.finalize(self, self._tiff.close)  # for who keeps it open, and at the end of the process
             try:
                 self._page: Any = find_page(self.path, self._tiff, page)
                 self._check()
@@ -108,12 +111,30 @@ class TiffWindows:
         Raises:
             ImageError: The file is damaged here.
         """
+        return to_image(self.decode(top, left, height, width))
+
+    def decode(self, top: int, left: int, height: int, width: int) -> Decoded:
+        """Decode a window.
+
+        Args:
+            top: First row.
+            left: First column.
+            height: Rows; the window lies inside the picture.
+            width: Columns.
+
+        Returns:
+            The pixels as stored; the header tells of the whole page but for its size.
+
+        Raises:
+            ImageError: The file is damaged here.
+        """
         with fault_boundary(self.path):
             if self._row_bytes:
                 values = self._read_rows(top, left, height, width)
             else:
                 values = self._assemble(top, left, height, width)
-            return to_image(to_decoded(self.path, self._page, self._header, values))
+            header = replace(self._header, height=height, width=width)
+            return to_decoded(self.path, self._page, header, values)
 
     def _check(self) -> None:
         page, path = self._page, self.path

@@ -13,8 +13,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from denseg.data.encoding import MaskEncoding
-from denseg.data.images import read_image
+from denseg.data.inventory import Pair
 from denseg.data.masks import read_mask
+from denseg.data.pairs import read_pair_image, read_pair_labels
 from denseg.errors import DensegError
 from denseg.report.facts import RunFacts
 from denseg.report.pixels import Labels
@@ -46,7 +47,7 @@ class Sources:
         """Read an image, ``(H, W, C)``; ``None`` where its file is gone or damaged."""
         path = find_file(self.facts, entry["image"])
         try:
-            return None if path is None else read_image(path)
+            return None if path is None else read_pair_image(_pair(entry, path))
         except DensegError:
             return None
 
@@ -54,7 +55,9 @@ class Sources:
         """Read true labels, ``(H, W)``; ``None`` where the file is gone or no longer what it was."""
         path = find_file(self.facts, entry["mask"])
         try:
-            return None if path is None or self._encoding is None else self._encoding.decode(read_mask(path), path)
+            if path is None or self._encoding is None:
+                return None
+            return read_pair_labels(_pair(entry, path), self._encoding)
         except DensegError:
             return None
 
@@ -65,6 +68,13 @@ class Sources:
         except DensegError:
             return None
         return labels if labels.ndim == 2 and labels.dtype.kind in "iu" else None
+
+
+def _pair(entry: Mapping[str, Any], path: Path) -> Pair:
+    """Say which part of a file an entry is about; the other file of the pair is not looked at."""
+    window = entry.get("window")
+    pages = entry.get("image_page", 0), entry.get("mask_page", 0)
+    return Pair(entry["stem"], path, path, None, *pages, window=None if window is None else tuple(window))
 
 
 def find_file(facts: RunFacts, name: str) -> Path | None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from denseg.errors import RunError
 
@@ -40,6 +40,9 @@ class SplitRow(NamedTuple):
         mask: Path of the mask, likewise.
         split: ``train``, ``val`` or ``test``.
         sha256: 64 hexadecimal digits over the bytes of the image and its mask.
+        image_page: Page of a multi-page TIFF.
+        mask_page: Page of a multi-page TIFF, or id of the image in an annotation file.
+        window: ``top,left,height,width`` in pixels of a part of a large raster; empty for the whole image.
     """
 
     stem: str
@@ -47,6 +50,9 @@ class SplitRow(NamedTuple):
     mask: str
     split: str
     sha256: str
+    image_page: int = 0
+    mask_page: int = 0
+    window: str = ""
 
 
 def metric_columns(class_names: Sequence[str]) -> tuple[str, ...]:
@@ -106,14 +112,21 @@ def parse_split(text: str) -> list[SplitRow]:
         RunError: A column is missing, or a row has too few cells.
     """
     reader = csv.DictReader(io.StringIO(text))
-    missing = [field for field in SplitRow._fields if field not in (reader.fieldnames or ())]
+    known = reader.fieldnames or ()
+    fields = [field for field in SplitRow._fields if field in known]  # older runs know no pages and no windows
+    missing = [field for field in SplitRow._fields if field not in (*fields, *SplitRow._field_defaults)]
     if missing:
         raise RunError(f"column {missing[0]} is missing")
     rows = []
     for row in reader:
         if None in row.values():
             raise RunError(f"line {reader.line_num} is cut short")
-        rows.append(SplitRow(**{field: row[field] for field in SplitRow._fields}))
+        cells: dict[str, Any] = {field: row[field] for field in fields}
+        try:
+            cells |= {field: int(cells[field]) for field in ("image_page", "mask_page") if field in cells}
+        except ValueError as error:
+            raise RunError(f"line {reader.line_num} holds a page that is no number") from error
+        rows.append(SplitRow(**cells))
     return rows
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from denseg.data.folder import discover
-from denseg.data.images import probe_image
 from denseg.data.normalization import Normalization
 from denseg.data.pairs import read_pair_image
+from denseg.data.parts import pair_size
 from denseg.data.split import assign_split, split_rows
 from denseg.errors import DataError
 from denseg.runs.tables import SplitRow
@@ -138,8 +138,7 @@ def _sample(pairs: Sequence[Pair], count: int) -> Sequence[Pair]:
 
 
 def _sizes(pairs: Sequence[Pair], max_pixels: int) -> tuple[tuple[int, int], ...]:
-    infos = [probe_image(pair.image, page=pair.image_page, max_pixels=max_pixels) for pair in pairs]
-    return tuple((info.height, info.width) for info in infos)
+    return tuple(pair_size(pair, max_pixels=max_pixels) for pair in pairs)
 
 
 def _normalization(examination: Examination, train: Sequence[Pair], max_pixels: int) -> Normalization:
