@@ -20,7 +20,10 @@ def train(  # noqa: PLR0913 - one parameter per option
     ] = None,
     backbone: Annotated[str | None, typer.Option("--backbone", metavar="NAME", help="timm name.")] = None,
     recipe: Annotated[
-        str | None, typer.Option("--recipe", metavar="FILE", help="YAML file, or the name of one that denseg has.")
+        str | None,
+        typer.Option(
+            "--recipe", metavar="FILE", help="YAML file, or the name of one that denseg has; auto if omitted."
+        ),
     ] = None,
     settings: SettingsOption = None,
     out: Annotated[
@@ -34,6 +37,10 @@ def train(  # noqa: PLR0913 - one parameter per option
     ] = None,
     device: Annotated[
         str | None, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.")
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option("--budget", metavar="TIME", help="Time for the whole command, such as 30m; decides the epochs."),
     ] = None,
     json_path: JsonOption = None,
 ) -> None:
@@ -50,6 +57,7 @@ def train(  # noqa: PLR0913 - one parameter per option
         resume=resume,
         init=init,
         device=device,
+        budget=budget,
         progress=True,
     )
     emit(result.lines(), result.to_json(), json_path)

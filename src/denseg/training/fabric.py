@@ -5,13 +5,19 @@ from __future__ import annotations
 
 import logging
 import os
+import time
+from datetime import timedelta
 
 import torch
+import torch.distributed
 from lightning_fabric import Fabric
 
 from denseg.errors import ConfigError, UsageError
 
-__all__ = ["choose_precision", "create_fabric", "device_kind"]
+__all__ = ["choose_precision", "create_fabric", "device_kind", "share_text"]
+
+PLANNING_TIME = timedelta(minutes=30)
+"""How long other processes wait for the first one to read the data and decide."""
 
 
 def device_kind(device: str) -> str:
@@ -92,3 +98,29 @@ def create_fabric(device: str, precision: str) -> Fabric:
     finally:
         log.setLevel(level)
     return fabric
+
+
+def share_text(text: str | None) -> str:
+    """Give all processes that ``torchrun`` started what the first one has, before they are connected.
+
+    Args:
+        text: On the first process, what to share; ``None`` on the others.
+
+    Returns:
+        The text, on every process.
+    """
+    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    if world == 1:
+        return text or ""
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    hosted = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # the launcher keeps the store
+    store = torch.distributed.TCPStore(host, port, is_master=rank == 0 and not hosted, timeout=PLANNING_TIME)
+    shared = torch.distributed.PrefixStore("denseg", store)
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if text is not None:
+        shared.set(f"text/{attempt}", text)
+    value = shared.get(f"text/{attempt}").decode()
+    if shared.add(f"taken/{attempt}", 1) < world and not hosted and rank == 0:
+        while shared.add(f"taken/{attempt}", 0) < world:
+            time.sleep(0.05)  # the store lives in this process
+    return value

@@ -9,6 +9,7 @@ import importlib
 import json
 import operator
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["TrainResult", "train"]
 
 # What may differ between the command that resumes a run and the one that started it: none of it changes the result.
-RESUMABLE = ("device", "recipe", "train.workers", "train.checkpoint_every")
+RESUMABLE = ("device", "plan", "recipe", "train.workers", "train.checkpoint_every")
+DEFAULT_RECIPE = "auto"
 
 _STOPPED = "stopped; what was saved is whole: the same command with --resume goes on from there"
 
@@ -95,6 +97,7 @@ def train(  # noqa: PLR0913 - the options of the command
     resume: bool = False,
     init: str | None = None,
     device: str | None = None,
+    budget: str | None = None,
     progress: Progress | bool = True,
 ) -> TrainResult:
     """Train a model on a folder.
@@ -103,12 +106,13 @@ def train(  # noqa: PLR0913 - the options of the command
         path: The data folder.
         model: Catalog name; over the recipe's.
         backbone: timm or torchvision name; over the recipe's.
-        recipe: Name of a recipe of denseg, or a YAML file.
+        recipe: Name of a recipe of denseg, or a YAML file; ``auto`` if empty, which decides from data and machine.
         settings: ``key=value``, over everything else.
         out: The run folder; ``runs/DATA-MODEL`` if empty.
         resume: Go on where the run stopped; start it where there is none.
         init: ``none``, ``imagenet``, a run or a checkpoint file.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        budget: Time for the whole command, for example ``30m``; decides how long to train.
         progress: Where to tell how it goes; ``True`` for stderr, ``False`` for silence.
 
     Returns:
@@ -119,7 +123,7 @@ def train(  # noqa: PLR0913 - the options of the command
         InterruptedRunError: Ctrl-C or SIGTERM; everything is saved.
     """
     display = create_progress(progress and _is_leader()) if isinstance(progress, bool) else progress
-    said = {"model.name": model, "model.backbone": backbone, "init": init, "device": device}
+    said = {"model.name": model, "model.backbone": backbone, "init": init, "device": device, "train.budget": budget}
     words = [f"{key}={json.dumps(value)}" for key, value in said.items() if value is not None] + list(settings)
     with stoppable(_STOPPED) as stop:
         try:
@@ -139,7 +143,8 @@ def _train(
 ) -> TrainResult:
     from denseg.training.state import load_state
 
-    config = load_config(recipe, words)
+    started = (time.monotonic(), time.process_time())
+    config = load_config(recipe or DEFAULT_RECIPE, words)
     name = f"{path.resolve().name}-{config.model.name}"
     if out is None:
         out = (latest_run_path("runs", name) if resume else None) or next_run_path("runs", name)
@@ -169,7 +174,7 @@ def _train(
                 )
             data = _go_on(run, config, loaded, progress)
         else:
-            config, data = _begin(path, config, out, held if leader else None, progress)
+            config, data = _begin(path, config, out, held if leader else None, progress, started)
         return _run(run, config, data, loaded, leader=leader, progress=progress, stop=stop)
 
 
@@ -216,12 +221,18 @@ def _run(
 
 
 def _begin(
-    path: Path, config: RunConfig, out: Path, held: contextlib.ExitStack | None, progress: Progress
+    path: Path,
+    config: RunConfig,
+    out: Path,
+    held: contextlib.ExitStack | None,
+    progress: Progress,
+    started: tuple[float, float],
 ) -> tuple[RunConfig, TrainingData]:
     """Look at the data, decide everything, and create the run folder."""
+    from denseg.training.budget import plan_run
+    from denseg.training.fabric import share_text
     from denseg.training.precheck import check_wishes
     from denseg.training.prepare import prepare
-    from denseg.training.setup import resolve_config
 
     check_wishes(config)
     examination = examine(path, config=config.data, progress=lambda done, total: progress.work("read", done, total))
@@ -242,7 +253,13 @@ def _begin(
             f"split: the folder has no val, so {len(data.val)} of {len(data.train) + len(data.val)} pictures are held "
             f"out (data.val_share {config.data.val_share:g}, seed {config.seed}); split.csv lists them"
         )
-    config = resolve_config(config, root=data.root, images=len(data.train), sizes=prepared.sizes)
+    plan: list[dict[str, Any]] = []
+    if _is_leader():
+        config, decisions = plan_run(config, examination, prepared, started=started)
+        plan = [decision._asdict() for decision in decisions]
+        for decision in decisions:
+            progress.message(f"plan: {decision}")
+    config = RunConfig.model_validate_json(share_text(config.model_dump_json() if _is_leader() else None))
     if held is not None:
         held.enter_context(lock_run(make_folder(out)))
         RunFolder.create(
@@ -250,7 +267,7 @@ def _begin(
             config=config,
             classes=data.classes,
             split=prepared.rows(),
-            environment=describe_environment(),
+            environment=describe_environment(plan=plan),
             check=examination_json(examination),
         )
     return config, data
@@ -284,6 +301,8 @@ def _resumed_config(run: RunFolder, path: Path, recipe: str | Path | None, words
     """Read the run's configuration back; what the command says must not contradict it."""
     config = run.config()
     stored = config.model_dump(mode="json")
+    again = f"train.budget={json.dumps(config.train.budget)}"  # it has been turned into epochs
+    words = [word for word in words if word not in {again, again.replace('"', "")}]
     asked = load_config(recipe, words, base=stored)
     if config.data.path is not None and path.resolve() != Path(config.data.path):
         raise UsageError(f"{run.path} was trained on {config.data.path}, not on {path}; choose another --out")
