@@ -223,14 +223,15 @@ def mirror(start: int, stop: int, length: int) -> npt.NDArray[np.intp]:
     return np.minimum(index, period - index) if length > 1 else np.zeros_like(index)
 
 
-def read_padded(read: Read, tile: Tile, image: tuple[int, int], *, mirrored: bool) -> Array:
+def read_padded(read: Read, tile: Tile, image: tuple[int, int], *, mirrored: bool, fill: float = 0.0) -> Array:
     """Read the window of a tile, filling what lies outside the image.
 
     Args:
         read: Called with ``(top, left, height, width)`` inside the image; gives ``(C, height, width)``.
         tile: Whose window to read.
         image: Height and width of the image.
-        mirrored: Fill with the mirrored image (``overlap_tile``), else with 0.
+        mirrored: Fill with the mirrored image (``overlap_tile``), else with ``fill``.
+        fill: A value.
 
     Returns:
         ``(C, tile.height, tile.width)``.
@@ -247,11 +248,11 @@ def read_padded(read: Read, tile: Tile, image: tuple[int, int], *, mirrored: boo
     part = read(top, left, min(bottom, image[0]) - top, min(right, image[1]) - left)
     above, before = top - tile.top, left - tile.left
     below, behind = tile.height - above - part.shape[1], tile.width - before - part.shape[2]
-    return np.pad(part, ((0, 0), (above, below), (before, behind)))
+    return np.pad(part, ((0, 0), (above, below), (before, behind)), constant_values=fill)
 
 
 def run_plan(
-    plan: TilePlan, read: Read, compute: Callable[[Array], Array], *, batch: int = 1
+    plan: TilePlan, read: Read, compute: Callable[[Array], Array], *, batch: int = 1, fill: float = 0.0
 ) -> Iterator[tuple[Tile, Array]]:
     """Compute all windows of a plan in order; the next one is read meanwhile, by another thread.
 
@@ -260,6 +261,7 @@ def run_plan(
         read: Called with ``(top, left, height, width)`` inside the image; gives ``(C, height, width)``.
         compute: Called with ``(B, C, height, width)``; gives ``(B, …, h, w)``: labels, probabilities or scores.
         batch: Windows computed together.
+        fill: What stands outside the image, unless it is mirrored there.
 
     Yields:
         Each tile with its uncropped result ``(…, h, w)``.
@@ -270,7 +272,7 @@ def run_plan(
     with ThreadPoolExecutor(1) as pool:  # reads the next windows while these are computed
 
         def load(tiles: tuple[Tile, ...]) -> Array:
-            windows = [read_padded(read, tile, plan.image, mirrored=plan.margin > 0) for tile in tiles]
+            windows = [read_padded(read, tile, plan.image, mirrored=plan.margin > 0, fill=fill) for tile in tiles]
             return np.stack(windows) if len(windows) > 1 else windows[0][None]
 
         following = pool.submit(load, groups[0])

@@ -9,10 +9,9 @@ Shape letters: B batch, C bands, K classes, H and W image height and width, h an
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from denseg.errors import ShapeError, UsageError
+from denseg.inference.blocks import Result, collect_blocks, compute_blocks, count_blocks
 from denseg.inference.halo import Reach, measure_reach
 from denseg.inference.memory import bytes_per_pixel
-from denseg.inference.runtime import Blend, Read, SeamReport, TilePlan, round_up, run_plan
+from denseg.inference.runtime import Read, SeamReport, round_up
 from denseg.inference.strategy import Block, Mode, Strategy, TileOptions, choose_strategy, fit_size
 from denseg.inference.views import Views
 from denseg.types import Geometry
@@ -30,7 +30,6 @@ from denseg.types import Geometry
 __all__ = ["TiledModel", "model_parts"]
 
 Array = npt.NDArray[Any]
-Result = Literal["labels", "probabilities"]
 
 
 class TiledModel:
@@ -43,6 +42,8 @@ class TiledModel:
         in_channels: C.
         options: What was said about tiles.
         views: The views that are averaged; ``None`` for the image alone.
+        fast: What computes in the place of model and views, another engine; its result is theirs but for rounding.
+        fill: What stands outside the image in a window: the mean pixel.
     """
 
     def __init__(
@@ -90,6 +91,8 @@ class TiledModel:
         self.in_channels = in_channels
         self.options = options
         self.views = views
+        self.fast: nn.Module | None = None
+        self.fill = 0.0
         self._reach = reach if views is None else None
         self._bytes: float | None = None
         self._lock = threading.Lock()
@@ -126,7 +129,7 @@ class TiledModel:
         return choose_strategy(
             height,
             width,
-            pixels=int((memory or self.options.memory) / self._pixel_bytes()),
+            pixels=int((memory or self.options.memory) / self.bytes_per_pixel()),
             geometry=self.geometry,
             multiple=self.multiple,
             options=self.options,
@@ -172,14 +175,7 @@ class TiledModel:
         Returns:
             ``(H, W)`` or ``(K, H, W)``.
         """
-        size = strategy.plan.image
-        whole: Array = (
-            np.empty(size, self.label_type) if result == "labels" else np.empty((self.num_classes, *size), np.float32)
-        )
-        for block in self.blocks(read, strategy, result=result):
-            rows, columns = block.values.shape[-2:]
-            whole[..., block.top : block.top + rows, block.left : block.left + columns] = block.values
-        return whole
+        return collect_blocks(self, read, strategy, result)
 
     def blocks(
         self,
@@ -199,56 +195,22 @@ class TiledModel:
             start: Parts that are there already; the others come out as if they had not been.
             seams: Filled with what overlapping windows disagree about (``blend`` only).
 
-        Yields:
+        Returns:
             Parts that together cover the image once; always the same ones in the same order.
         """
-        plan = strategy.plan
-        if strategy.mode == "blend":
-            for number, panel in enumerate(self._panels(plan)):
-                first = max(0, start - number * plan.rows)
-                if first < plan.rows:
-                    yield from self._blended(read, plan, panel, first, result, seams)
-            return
-        compute = self._labels if result == "labels" else self._probabilities
-        for tile, values in run_plan(dataclasses.replace(plan, tiles=plan.tiles[start:]), read, compute):
-            yield Block(tile.core_top, tile.core_left, tile.crop(values))
+        return compute_blocks(self, read, strategy, result=result, start=start, seams=seams)
 
     def count_blocks(self, strategy: Strategy) -> int:
         """Say how many parts :meth:`blocks` gives."""
-        plan = strategy.plan
-        return plan.rows * len(self._panels(plan)) if strategy.mode == "blend" else len(plan)
-
-    def _panels(self, plan: TilePlan) -> list[range]:
-        """Divide the columns of tiles so that the band of a panel's probabilities takes half of the memory at most."""
-        column = 4 * self.num_classes * plan.window[0] * plan.window[1]  # bytes of one column of tiles
-        wide = max(1, int(self.options.memory / 2 / column))
-        return [range(first, min(first + wide, plan.columns)) for first in range(0, plan.columns, wide)]
-
-    def _blended(
-        self, read: Read, plan: TilePlan, panel: range, first: int, result: Result, seams: SeamReport | None
-    ) -> Iterator[Block]:
-        """Blend the columns of a panel from one row of tiles on."""
-        left = plan[panel[0]].core_left
-        right = plan[panel[-1]].core_left + plan[panel[-1]].core_width
-        top = plan[first * plan.columns].top
-        columns = [i for i in range(plan.columns) if plan[i].left < right and plan[i].left + plan[i].width > left]
-        rows = [i for i in range(plan.rows) if plan[i * plan.columns].top + plan.window[0] > top or i >= first]
-        part = plan.part(range(rows[0], plan.rows), range(columns[0], columns[-1] + 1))
-        blend = Blend(part, self.num_classes, shape=self.options.window, seams=seams)
-        for tile, values in run_plan(part, read, self._probabilities):
-            for start, column, band in blend.add(tile, values):
-                if start >= top:
-                    kept = band[:, :, left - column : right - column]
-                    yield Block(
-                        start, left, kept.argmax(axis=0).astype(self.label_type) if result == "labels" else kept
-                    )
+        return count_blocks(self, strategy)
 
     def _reader(self, image: Array) -> Read:
         if image.ndim != 3 or image.shape[0] != self.in_channels:
             raise ShapeError(f"an image of shape ({self.in_channels}, H, W) was expected, got {image.shape}")
         return lambda top, left, height, width: image[:, top : top + height, left : left + width]
 
-    def _pixel_bytes(self) -> float:
+    def bytes_per_pixel(self) -> float:
+        """Give the bytes of activations per input pixel, weights aside; measured at the first call."""
         with self._lock:
             if self._bytes is None:
                 function = self.model if self.views is None else self.views
@@ -262,18 +224,34 @@ class TiledModel:
         first = next(self.model.parameters(), None)
         if first is not None:
             images = images.to(first.device)
-        if self.views is not None:
-            return self.views(images), True
-        return self.model(images).logits, False
+        function = next(module for module in (self.fast, self.views, self.model) if module is not None)
+        result = function(images)
+        return (result, True) if isinstance(result, Tensor) else (result.logits, False)
 
-    def _labels(self, windows: Array) -> Array:
+    def compute_labels(self, windows: Array) -> Array:
+        """Label windows.
+
+        Args:
+            windows: ``(B, C, h, w)`` float32, normalised.
+
+        Returns:
+            ``(B, h, w)`` (a model with a margin: its own size).
+        """
         with torch.inference_mode():
             scores, _ = self._scores(windows)
             # max gives the first of equals, as argmax does, and is up to ten times as fast on a CPU
             labels: Array = scores.max(dim=1).indices.cpu().numpy().astype(self.label_type)  # (B, h, w)
         return labels
 
-    def _probabilities(self, windows: Array) -> Array:
+    def compute_probabilities(self, windows: Array) -> Array:
+        """Give the probabilities of windows.
+
+        Args:
+            windows: ``(B, C, h, w)`` float32, normalised.
+
+        Returns:
+            ``(B, K, h, w)`` (a model with a margin: its own size).
+        """
         with torch.inference_mode():
             scores, done = self._scores(windows)
             values: Array = (scores if done else scores.float().softmax(dim=1)).cpu().numpy()  # (B, K, h, w)
