@@ -10,6 +10,7 @@ from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from paper_pages import complete_page  # beside this file, where MkDocs looks for a hook's imports
 
 __all__ = ["on_files"]
 
@@ -37,6 +38,9 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     }
     for name, content in pages.items():
         files.append(File.generated(config, name, content=content))
+    for page in [file for file in files.documentation_pages() if file.src_uri.startswith("papers/")]:
+        files.remove(page)
+        files.append(File.generated(config, page.src_uri, content=complete_page(page.content_string)))
     return files
 
 
@@ -75,8 +79,16 @@ def cli_page() -> str:
 
 def configuration_page() -> str:
     """Describe every key from the schema."""
-    from denseg.config import AugmentConfig, DataConfig, ElasticConfig, ModelConfig
-    from denseg.config import PartConfig, RunConfig, StageConfig, TrainConfig
+    from denseg.config import (
+        AugmentConfig,
+        DataConfig,
+        ElasticConfig,
+        ModelConfig,
+        PartConfig,
+        RunConfig,
+        StageConfig,
+        TrainConfig,
+    )
 
     parts = [
         "# Configuration\n\nEvery key can be set with `--set key=value`, or in a recipe: a YAML file with any of them. "
