@@ -85,12 +85,6 @@ def test_depth_and_momentum():
         ("resnet50", {"depth": 1}, UsageError, "depth must be at least 2 levels, got 1"),
         ("vgg11", {"pool_size": 1}, UsageError, "pool_size must be at least 2, got 1"),
         (
-            "test_convnext",
-            {"pool_size": 3},
-            UnsupportedError,
-            "backbone 'test_convnext' has no max pool for pool_size; take for example vgg16 or resnet50",
-        ),
-        (
             "vgg11",
             {"stem": "deep"},
             UnsupportedError,

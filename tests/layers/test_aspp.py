@@ -32,9 +32,9 @@ def test_equals_torchvision_with_its_weights():
     torch.testing.assert_close(ours.eval()(x), theirs.eval()(x), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("separable", [False, True])
-def test_a_constant_map_stays_constant_inside(separable):
-    layer = ASPP(4, dilations=(1, 2), out_channels=3, separable=separable).eval()
+@pytest.mark.parametrize("conv", ["full", "separable", "grouped"])
+def test_a_constant_map_stays_constant_inside(conv):
+    layer = ASPP(4, dilations=(1, 2), out_channels=4, conv=conv).eval()
     x = torch.randn(1, 4, 1, 1).expand(1, 4, 9, 9)
     inner = layer(x)[..., 2:-2, 2:-2]
     torch.testing.assert_close(inner, inner[..., :1, :1].expand_as(inner))
@@ -64,7 +64,7 @@ def test_dropout_acts_in_training_alone():
 
 
 def test_gradcheck():
-    layer = ASPP(2, dilations=(1, 2), out_channels=2, separable=True).double().eval()
+    layer = ASPP(2, dilations=(1, 2), out_channels=2, conv="separable").double().eval()
     x = torch.randn(2, 2, 3, 4, dtype=torch.float64, requires_grad=True)
     assert gradcheck(layer, (x,))
 
@@ -79,3 +79,26 @@ def test_errors():
     with pytest.raises(ShapeError) as shape:
         ASPP(8)(torch.zeros(8, 4, 4))
     assert str(shape.value) == "ASPP takes features of shape (B, C, h, w), got (8, 4, 4)"
+
+
+def test_the_mean_of_windows_of_a_size():
+    """As large as the map, the window is the whole map; smaller, its means grow from corner to corner."""
+    torch.manual_seed(0)
+    whole = ASPP(4, dilations=(1,), out_channels=8).eval()
+    x = torch.randn(1, 4, 6, 9)
+    for size in (9, 40):
+        wide = ASPP(4, dilations=(1,), out_channels=8, image_pooling_size=size).eval()
+        wide.load_state_dict(whole.state_dict())
+        torch.testing.assert_close(wide(x), whole(x))
+    windows = ASPP(4, dilations=(1,), out_channels=8, image_pooling_size=3).eval()
+    windows.load_state_dict(whole.state_dict())
+    seen = []
+    windows.projection.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    windows(x)
+    corner = windows.pooling(x[..., :3, :3].mean(dim=(2, 3), keepdim=True))
+    torch.testing.assert_close(seen[0][:, :8, :1, :1], corner)
+    corner = windows.pooling(x[..., -3:, -3:].mean(dim=(2, 3), keepdim=True))
+    torch.testing.assert_close(seen[0][:, :8, -1:, -1:], corner)
+    with pytest.raises(UsageError) as error:
+        ASPP(4, image_pooling_size=0)
+    assert str(error.value) == "image_pooling_size must be at least 1, got 0"

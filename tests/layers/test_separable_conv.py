@@ -38,3 +38,11 @@ def test_gradcheck():
     layer = SeparableConv(2, out_channels=3).double().eval()
     x = torch.randn(1, 2, 4, 3, dtype=torch.float64, requires_grad=True)
     assert gradcheck(layer, (x,))
+
+
+def test_without_a_norm_between_it_is_one_full_convolution_for_any_input():
+    layer = SeparableConv(5, out_channels=7, dilation=2, norm_between=False).double().eval()
+    x = torch.randn(2, 5, 9, 8, dtype=torch.float64)
+    kernel = layer.pointwise.conv.weight * layer.depthwise.weight.transpose(0, 1)
+    full = F.relu(F.conv2d(x, kernel, padding=2, dilation=2) / (1 + 1e-5) ** 0.5)
+    torch.testing.assert_close(layer(x), full)

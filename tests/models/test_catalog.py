@@ -22,12 +22,20 @@ def test_the_spec_builds_the_model_again():
         "form": "modern",
         "backbone": "test_resnet",
         "output_stride": 16,
-        "separable": True,
+        "conv": "separable",
+        "separable": None,
+        "groups": 4,
         "dilations": [2, 3],
+        "image_pooling": True,
+        "image_pooling_size": None,
         "decoder": True,
         "low_level_channels": 48,
+        "decoder_channels": None,
+        "decoder_convs": None,
+        "decoder_kernel": 3,
         "channels": 16,
-        "dropout": 0.1,
+        "layout": "paper",
+        "dropout": None,
     }
     again = create_model(model.spec.name, **arguments)
     assert again.spec == model.spec
@@ -85,7 +93,7 @@ def test_errors():
         "model 'deeplab_v3_plus' (modern form) takes Sequence[int] | None for dilations, got [6, 12.5]"
     )
     assert error_of(UsageError, "deeplab_v3_plus", num_classes=2, separable=1) == (
-        "model 'deeplab_v3_plus' (modern form) takes bool for separable, got 1"
+        "model 'deeplab_v3_plus' (modern form) takes bool | None for separable, got 1"
     )
     assert error_of(UnsupportedError, "fcn", num_classes=2, form="paper") == (
         "model 'fcn' has no paper form; leave form out, or use form='modern'"

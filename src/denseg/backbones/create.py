@@ -74,7 +74,7 @@ def create_backbone(  # noqa: PLR0913 - the options of any network
         if norm_momentum is not None:
             set_norm_momentum(network, norm_momentum, settled=pretrained)
         if pool_size is not None:
-            _set_pools(network, name, pool_size)
+            _set_pools(network, pool_size)
 
     architecture = name.partition(".")[0]
     if architecture in timm_names():
@@ -128,13 +128,10 @@ def _timm_options(name: str, *, stem: str | None, depth: int | None, pretrained:
     return options
 
 
-def _set_pools(network: nn.Module, name: str, size: int) -> None:
+def _set_pools(network: nn.Module, size: int) -> None:
     """Widen 2x2 max pools; larger ones stay."""
     if size < 2:
         raise UsageError(f"pool_size must be at least 2, got {size}")
-    pools = [module for module in network.modules() if isinstance(module, nn.MaxPool2d)]
-    if not pools:
-        raise UnsupportedError(f"backbone {name!r} has no max pool for pool_size; take for example vgg16 or resnet50")
-    for pool in pools:
-        if pool.kernel_size in {2, (2, 2)}:
-            pool.kernel_size, pool.padding = size, (size - 1) // 2
+    for module in network.modules():
+        if isinstance(module, nn.MaxPool2d) and module.kernel_size in {2, (2, 2)}:
+            module.kernel_size, module.padding = size, (size - 1) // 2

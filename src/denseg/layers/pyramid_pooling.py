@@ -40,6 +40,8 @@ class PyramidPooling(nn.Module):
         bins: Sequence[int] = (1, 2, 3, 6),
         out_channels: int | None = None,
         align_corners: bool = False,
+        context_first: bool = False,
+        norm_single: bool = True,
     ) -> None:
         """Create one 1x1 convolution per grid.
 
@@ -48,6 +50,8 @@ class PyramidPooling(nn.Module):
             bins: Regions per axis of each grid; N of them.
             out_channels: Channels of each branch; C // N if ``None``.
             align_corners: How region maps grow back; True for the released weights.
+            context_first: Concatenate the branches before the input, as segmentation_models_pytorch does.
+            norm_single: Whether the branch of one region has a batch norm; segmentation_models_pytorch's has a bias.
 
         Raises:
             UsageError: There is no grid, or one has no region.
@@ -58,7 +62,13 @@ class PyramidPooling(nn.Module):
         self.bins = tuple(bins)
         self.align_corners = align_corners
         width = max(1, in_channels // len(self.bins)) if out_channels is None else out_channels
-        self.branches = nn.ModuleList(ConvBlock(in_channels, width, kernel_size=1) for _ in self.bins)
+        self.context_first = context_first
+        self.branches = nn.ModuleList(
+            ConvBlock(in_channels, width, kernel_size=1)
+            if norm_single or count > 1
+            else nn.Sequential(nn.Conv2d(in_channels, width, 1), nn.ReLU(inplace=True))
+            for count in self.bins
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         """Put the context of regions beside each position.
@@ -67,7 +77,8 @@ class PyramidPooling(nn.Module):
             features: ``(B, C, h, w)``, floating point.
 
         Returns:
-            ``(B, C + N * out_channels, h, w)``: the input, then the branches in the order of ``bins``.
+            ``(B, C + N * out_channels, h, w)``: the input, then the branches in the order of ``bins``; the input last
+            with ``context_first``.
 
         Raises:
             ShapeError: ``features`` is not 4-D.
@@ -75,8 +86,8 @@ class PyramidPooling(nn.Module):
         if features.ndim != 4:
             raise ShapeError(f"PyramidPooling takes features of shape (B, C, h, w), got {tuple(features.shape)}")
         size = (features.shape[-2], features.shape[-1])
-        context = [features]
+        context = []
         for count, branch in zip(self.bins, self.branches, strict=True):
             pooled = branch(adaptive_pool(features, count))  # (B, C // N, n, n)
             context.append(resize(pooled, size, align_corners=self.align_corners))
-        return torch.cat(context, dim=1)
+        return torch.cat([*context, features] if self.context_first else [features, *context], dim=1)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +17,9 @@ from denseg.models.ccnet import CCNet
 from denseg.models.context import Context
 from denseg.models.danet import DANet
 from denseg.models.deconvnet import DeconvNet
+from denseg.models.deeplab_v1 import DeepLabV1
+from denseg.models.deeplab_v2 import DeepLabV2
+from denseg.models.deeplab_v3 import DeepLabV3
 from denseg.models.deeplab_v3_plus import DeepLabV3Plus
 from denseg.models.dilated_context import DilatedContextNet, PaperDilatedContextNet
 from denseg.models.dilated_frontend import DilatedFrontend, PaperDilatedFrontend
@@ -27,7 +30,9 @@ from denseg.models.fcn_skips import SkipFCN
 from denseg.models.hdnet import HDNet
 from denseg.models.interface import SegmentationModel
 from denseg.models.non_local_net import NonLocalNet
+from denseg.models.parsenet import ParseNet
 from denseg.models.pspnet import PSPNet
+from denseg.models.reduced import ReducedInput
 from denseg.models.unet import PaperUNet, UNet
 from denseg.types import ModelSpec
 
@@ -47,6 +52,7 @@ class ModelEntry:
             ``None``: the paper has one trunk.
         defaults: Options that have another default under this name, in both forms.
         paper_defaults: Likewise, in the paper form.
+        backbone_defaults: Options of the backbone that have another default in this model, see ``create_backbone``.
     """
 
     modern: type[SegmentationModel]
@@ -56,7 +62,11 @@ class ModelEntry:
     paper_backbone: str | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
     paper_defaults: Mapping[str, Any] = field(default_factory=dict)
+    backbone_defaults: Mapping[str, Any] = field(default_factory=dict)
 
+
+# The trunks of DeepLab v1 and v2: a stage has one rate, VGG's pools have 3x3 windows.
+_LARGE_FOV: Mapping[str, Any] = MappingProxyType({"dilation_rule": "uniform", "pool_size": 3})
 
 MODELS: Mapping[str, ModelEntry] = MappingProxyType(
     {
@@ -64,6 +74,9 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
         "ccnet": ModelEntry(CCNet, backbone="resnet50", output_stride=8),
         "context": ModelEntry(Context, backbone="resnet50", output_stride=8),
         "danet": ModelEntry(DANet, backbone="resnet50", output_stride=8),
+        "deeplab_v1": ModelEntry(DeepLabV1, backbone="vgg16", output_stride=8, backbone_defaults=_LARGE_FOV),
+        "deeplab_v2": ModelEntry(DeepLabV2, backbone="resnet101", output_stride=8, backbone_defaults=_LARGE_FOV),
+        "deeplab_v3": ModelEntry(DeepLabV3, backbone="resnet50", output_stride=16),
         "deeplab_v3_plus": ModelEntry(DeepLabV3Plus, backbone="resnet50", output_stride=16),
         "deconvnet": ModelEntry(DeconvNet, paper=DeconvNet, paper_defaults={"bottleneck": "valid"}),
         "dilated_context": ModelEntry(DilatedContextNet, paper=PaperDilatedContextNet, output_stride=8),
@@ -79,10 +92,18 @@ MODELS: Mapping[str, ModelEntry] = MappingProxyType(
         ),
         "hdnet": ModelEntry(HDNet, backbone="resnet50", output_stride=8),
         "nonlocal": ModelEntry(NonLocalNet, backbone="resnet50", output_stride=8),
-        "pspnet": ModelEntry(PSPNet, backbone="resnet50", output_stride=8),
+        "parsenet": ModelEntry(ParseNet, backbone="vgg16", output_stride=8, backbone_defaults=_LARGE_FOV),
+        "pspnet": ModelEntry(
+            PSPNet, backbone="resnet50", output_stride=8, backbone_defaults={"dilation_rule": "uniform"}
+        ),
         "unet": ModelEntry(UNet, paper=PaperUNet),
     }
 )
+
+_COMMON = {"backbone", "in_channels", "name", "num_classes", "output_stride", "pretrained"}
+_BACKBONE_OPTIONS = {
+    key: value.default for key, value in inspect.signature(create_backbone).parameters.items() if key not in _COMMON
+}
 
 
 def create_model(
@@ -105,7 +126,8 @@ def create_model(
         output_stride: Input pixels per position of the backbone's deepest level; the model's default if ``None``.
         pretrained: Start the backbone from ImageNet weights.
         **options: ``form`` (``modern`` or ``paper``), ``asymmetric`` (True: train every square convolution with a row
-            and a column beside it, as ``acnet`` does), and what the model's constructor takes by keyword.
+            and a column beside it, as ``acnet`` does), what ``create_backbone`` takes by keyword (``dilation_rule``,
+            ``multi_grid``, …), and what the model's constructor takes by keyword.
 
     Returns:
         The model, with ``spec`` and ``geometry``.
@@ -123,7 +145,9 @@ def create_model(
     entry = MODELS[name]
     form = options.pop("form", "modern")
     asymmetric = _switch("asymmetric", options.pop("asymmetric", None))
+    reduction = options.pop("reduction", None)
     model_class = _model_class(name, entry, form)
+    network_options = {key: options.pop(key) for key in _BACKBONE_OPTIONS if key in options}
     arguments: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels, "form": form}
     resolved = _resolve_options(f"model {name!r} ({form} form)", model_class, _given(entry, form, options))
     takes_backbone = "backbone" in inspect.signature(model_class).parameters
@@ -135,25 +159,37 @@ def create_model(
     elif form == "modern":
         backbone = backbone or entry.backbone
     if backbone is None:
-        if output_stride is not None or pretrained:
-            asked = "output_stride" if output_stride is not None else "pretrained weights"
+        if output_stride is not None or pretrained or network_options:
+            asked = next(iter(network_options), "pretrained weights" if output_stride is None else "output_stride")
             raise UsageError(
                 f"model {name!r} is built without a backbone here, so it takes no {asked}; name a backbone"
             )
         model = model_class(num_classes, in_channels=in_channels, **resolved)
     else:
         output_stride = output_stride or entry.output_stride
-        network = create_backbone(backbone, in_channels=in_channels, output_stride=output_stride, pretrained=pretrained)
+        given = {**entry.backbone_defaults, **network_options}
+        known = _resolve_options(f"backbone {backbone!r}", create_backbone, given)
+        chosen = {key: known[key] for key in given}
+        network = create_backbone(
+            backbone, in_channels=in_channels, output_stride=output_stride, pretrained=pretrained, **chosen
+        )
         network.pretrained = pretrained
         model = model_class(num_classes, backbone=network, **resolved)
         arguments |= {"backbone": backbone, "output_stride": output_stride}
+        arguments |= {key: _json(value) for key, value in chosen.items()}
     if asymmetric:
         arguments["asymmetric"] = True
         size = (model.geometry.min_size,) * 2
         images = next(model.parameters()).new_zeros(1, in_channels, *size)
         use_asymmetric_convs(model, images, keep=lambda name: pretrained and name.startswith("backbone."))
+    if reduction not in {None, 1}:
+        arguments["reduction"] = reduction
+        model = ReducedInput(model, reduction=reduction)
     model.spec = ModelSpec(name, arguments | {key: _json(value) for key, value in resolved.items()})
     return model
+
+
+_BACKBONE = ("backbone.", "network.backbone.")  # the second one inside ReducedInput
 
 
 def split_parameters(model: SegmentationModel) -> dict[str, list[str]]:
@@ -167,8 +203,8 @@ def split_parameters(model: SegmentationModel) -> dict[str, list[str]]:
     """
     names = [name for name, _ in model.named_parameters()]
     return {
-        "backbone": [name for name in names if name.startswith("backbone.")],
-        "head": [name for name in names if not name.startswith("backbone.")],
+        "backbone": [name for name in names if name.startswith(_BACKBONE)],
+        "head": [name for name in names if not name.startswith(_BACKBONE)],
     }
 
 
@@ -194,10 +230,9 @@ def _given(entry: ModelEntry, form: str, options: Mapping[str, Any]) -> dict[str
     return own | {key: value for key, value in options.items() if value is not None or key not in own}
 
 
-def _resolve_options(what: str, model_class: type[SegmentationModel], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Check options against the constructor and add its defaults; an option given as ``None`` means its default."""
-    common = {"num_classes", "backbone", "in_channels"}
-    known = {key: value for key, value in inspect.signature(model_class).parameters.items() if key not in common}
+def _resolve_options(what: str, make: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Check options against what builds it and add the defaults; an option given as ``None`` means its default."""
+    known = {key: value for key, value in inspect.signature(make).parameters.items() if key not in _COMMON}
     resolved = {key: parameter.default for key, parameter in known.items()}
     for key, value in options.items():
         if key not in known:
