@@ -123,3 +123,38 @@ def test_fit_refuses_what_cannot_be_measured_together() -> None:
         Normalization.fit([grey, grey.astype(np.uint16)])
     with pytest.raises(DataError, match=r"^a normalization cannot be measured without an image$"):
         Normalization.fit([])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_percentiles_become_minus_one_and_one(dtype: type) -> None:
+    rng = np.random.default_rng(0)
+    images = [(rng.gamma(2.0, 20.0, (90, 80, 2)) * (1, 0.5)).astype(dtype) for _ in range(4)]
+    images[0][0, 0] = 250  # an outlier moves nothing
+    normalization = Normalization.fit_percentiles(images, 2, 98)
+    stacked = np.stack(images).reshape(-1, 2).astype(np.float64)
+    low, high = np.percentile(stacked, (2, 98), axis=0)
+    expected = 2 * (images[1] - low) / (high - low) - 1
+    np.testing.assert_allclose(normalization.apply(images[1]), expected.transpose(2, 0, 1), atol=0.02)
+    assert Normalization.from_json(normalization.to_json()) == normalization
+
+
+def test_percentiles_leave_out_holes_and_take_constant_bands() -> None:
+    image = np.zeros((20, 20, 2), np.float32)
+    image[..., 0] = np.linspace(0, 10, 400).reshape(20, 20)
+    image[:5, :, 0] = np.nan
+    normalization = Normalization.fit_percentiles([image], 0, 100)
+    assert normalization.mean[0] == pytest.approx((image[5, 0, 0] + 10) / 2)
+    assert normalization.mean[1:] + normalization.std[1:] == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ([], "a normalization cannot be measured without an image"),
+        ([np.zeros((2, 2, 1)), np.zeros((2, 2, 3))], "images must have equal bands, got 1 and 3"),
+        ([np.zeros((2, 2, 1)), np.zeros((2, 2, 1), np.uint8)], "images must have one value range, got 0..1 and 0..255"),
+    ],
+)
+def test_images_without_common_percentiles_are_refused(images: list[np.ndarray], message: str) -> None:
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+        Normalization.fit_percentiles(images, 1, 99)

@@ -156,3 +156,44 @@ def test_a_file_that_has_gone_is_named(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=f"^cannot read {re.escape(str(gone))}: No such file or directory$") as caught:
         split_rows([Pair("a", gone, gone, "train")], tmp_path)
     assert caught.value.path == gone
+
+
+def test_rare_classes_lie_on_both_sides_where_they_can() -> None:
+    """Class 2 is in two of forty pictures; without mending both often land on one side."""
+    listed = names(40)
+    lost = 0
+    for seed in range(40):
+        rare = {listed[seed % 40], listed[(seed * 7 + 3) % 40]}
+        classes = {name: [0, 1, 2] if name in rare else [0, 1] for name in listed}
+        plain = make_split(listed, val_share=0.2, seed=seed)
+        lost += len({plain[name] for name in rare}) == 1
+        mended = make_split(listed, val_share=0.2, seed=seed, classes=classes)
+        assert len(rare) == 1 or {mended[name] for name in rare} == {"train", "val"}
+        moved = [name for name in listed if plain[name] != mended[name]]
+        assert len(moved) <= 1
+        assert set(moved) <= rare
+    assert lost > 15
+
+
+def test_mending_parts_no_group_and_takes_no_other_class_away() -> None:
+    listed = names(30)
+    groups = {name: f"scene {index // 3}" for index, name in enumerate(listed)}
+    for seed in range(30):
+        kinds = [{0, 1 + index // 3 % 5} for index in range(30)]
+        classes = dict(zip(listed, kinds, strict=True))
+        split = make_split(listed, val_share=0.25, seed=seed, groups=groups, classes=classes)
+        assert all(len({split[name] for name in listed if groups[name] == group}) == 1 for group in groups.values())
+        plain = make_split(listed, val_share=0.25, seed=seed, groups=groups)
+        for side in ("train", "val"):
+            before, after = (
+                {kind for name in listed if division[name] == side for kind in classes[name]}
+                for division in (plain, split)
+            )
+            assert after >= before
+
+
+def test_classes_that_every_picture_has_change_nothing() -> None:
+    listed = names(50)
+    split = make_split(listed, val_share=0.2, seed=3)
+    assert make_split(listed, val_share=0.2, seed=3, classes=dict.fromkeys(listed, (0, 1))) == split
+    assert make_split(listed, val_share=0.2, seed=3, classes={}) == split

@@ -41,8 +41,22 @@ class DataConfig(Section):
     unpaired: Literal["refuse", "skip"] = Field("refuse", description="images without mask, masks without image")
     ignore_index: int | None = Field(None, ge=0, description="label that means `no class`; found if empty")
     max_pixels: int = Field(178_956_970, gt=0, description="larger images are refused before they are decoded")
+    normalize: Literal["auto", "mean_std", "percentiles"] = Field(
+        "auto", description="auto: ImageNet's numbers for 8-bit RGB, else mean and deviation of train per band"
+    )
+    percentiles: tuple[float, float] = Field(
+        (1.0, 99.0), description="of each band in train, that become -1 and 1 with normalize=percentiles"
+    )
     cache_gb: float = Field(8.0, ge=0, description="GiB of decoded images kept on disk for later epochs; 0: none")
     accept: tuple[str, ...] = Field((), description="codes of `denseg check` findings that are known and accepted")
+
+    @model_validator(mode="after")
+    def _check(self) -> DataConfig:
+        if not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
+            raise ValueError(
+                f"data.percentiles must be [low, high] with 0 <= low < high <= 100, got {list(self.percentiles)}"
+            )
+        return self
 
 
 class StageConfig(Section):

@@ -20,6 +20,7 @@ __all__ = ["Normalization"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 EIGHT_BITS = 255.0
+PIXELS = 20_000  # of each image, for percentiles
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,51 @@ class Normalization:
         std = np.sqrt(np.maximum(square / seen - mean**2, 0.0)) / scale
         std[std < 1e-6] = 1.0
         return cls(tuple((mean / scale).tolist()), tuple(std.tolist()), scale)
+
+    @classmethod
+    def fit_percentiles(cls, images: Iterable[np.ndarray], low: float, high: float) -> Normalization:
+        """Measure two percentiles per band over images: they become -1 and 1, whatever lies beyond them.
+
+        Every image gives as many pixels, taken evenly; values that are not finite are left out. A band whose
+        percentiles are equal becomes constant.
+
+        Args:
+            images: ``(H, W, C)`` arrays of equal dtype and equal number of bands.
+            low: Percentile, 0 to 100.
+            high: Percentile above it.
+
+        Returns:
+            The normalization.
+
+        Raises:
+            DataError: There is no image, the bands differ, or the dtypes have different value ranges.
+        """
+        samples: list[np.ndarray] = []
+        scales: set[float] = set()
+        for image in images:
+            flat = image.reshape(-1, 1 if image.ndim == 2 else image.shape[2])  # (H * W, C)
+            samples.append(flat[:: -(-len(flat) // PIXELS)].astype(np.float64))
+            scales.add(value_range(image.dtype))
+        if not samples:
+            raise DataError("a normalization cannot be measured without an image")
+        bands = [sample.shape[1] for sample in samples]
+        if len(set(bands)) > 1:
+            raise DataError(
+                f"images must have equal bands, got {bands[0]} and {next(b for b in bands if b != bands[0])}"
+            )
+        if len(scales) > 1:
+            listed = " and ".join(f"0..{scale:g}" for scale in sorted(scales))
+            raise DataError(f"images must have one value range, got {listed}")
+        (scale,) = scales
+        values = np.concatenate(samples)
+        ends = []
+        for band in values.T:
+            finite = band[np.isfinite(band)]
+            ends.append(np.percentile(finite, (low, high)) if len(finite) else np.zeros(2))
+        first, last = np.asarray(ends).T / scale
+        std = (last - first) / 2
+        std[std < 1e-12] = 1.0
+        return cls(tuple(((first + last) / 2).tolist()), tuple(std.tolist()), scale)
 
     def fill(self, image: np.ndarray) -> np.ndarray:
         """Put the mean pixel where there is no data, so that interpolation does not spread the hole.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -48,9 +48,18 @@ class SplitRow(NamedTuple):
 
 
 def make_split(
-    stems: Iterable[str], *, val_share: float, seed: int, groups: Mapping[str, str] | None = None
+    stems: Iterable[str],
+    *,
+    val_share: float,
+    seed: int,
+    groups: Mapping[str, str] | None = None,
+    classes: Mapping[str, Collection[int]] | None = None,
 ) -> dict[str, str]:
     """Hold out a share of pictures.
+
+    Where the classes of each picture are known, a split whose one side lacks a class that the other has is mended: the
+    group with that class whose number is nearest to the cut changes sides, as long as its side does not lose a class by
+    it.
 
     Args:
         stems: Names of the pictures, each once.
@@ -58,6 +67,7 @@ def make_split(
         seed: Another seed gives another split.
         groups: Group of each stem (a scene, a patient, a video); a group is never divided. Stems that are not in it
             are groups of their own.
+        classes: The classes that each stem holds.
 
     Returns:
         ``train`` or ``val`` by stem, in the order of ``stems``.
@@ -89,10 +99,39 @@ def make_split(
         if held and wanted - len(held) < len(members[group]) / 2:
             break
         held.update(members[group])
+    if classes is not None:
+        kinds = {group: {kind for name in members[group] for kind in classes.get(name, ())} for group in members}
+        taken = {group for group in order if members[group][0] in held}
+        _mend(order, kinds, taken)
+        held = {name for group in taken for name in members[group]}
     return {name: "val" if name in held else "train" for name in names}
 
 
-def assign_split(pairs: Sequence[Pair], *, val_share: float, seed: int) -> tuple[tuple[Pair, ...], bool]:
+def _mend(order: Sequence[str], kinds: Mapping[str, Collection[int]], held: set[str]) -> None:
+    """Move groups until both sides have every class that at least two groups have; rarest classes first."""
+
+    def holders(kind: int, side: bool) -> list[str]:
+        return [group for group in order if kind in kinds[group] and (group in held) == side]
+
+    every = {kind for found in kinds.values() for kind in found}
+    for kind in sorted(every, key=lambda kind: (sum(kind in found for found in kinds.values()), kind)):
+        sides = {side: holders(kind, side) for side in (True, False)}
+        if bool(sides[True]) == bool(sides[False]) or sum(map(len, sides.values())) < 2:
+            continue
+        full = bool(sides[True])
+        # The nearest to the cut: held groups from the end of the order, the others from its start.
+        for group in reversed(sides[True]) if full else sides[False]:
+            if all(len(holders(other, full)) > 1 for other in kinds[group]):
+                if full:
+                    held.discard(group)
+                else:
+                    held.add(group)
+                break
+
+
+def assign_split(
+    pairs: Sequence[Pair], *, val_share: float, seed: int, classes: Mapping[str, Collection[int]] | None = None
+) -> tuple[tuple[Pair, ...], bool]:
     """Give every pair a split: the folder's own where it has a ``val``, else a seeded one.
 
     A folder with ``train`` and ``test`` but no ``val`` keeps its test pictures aside: only the training pictures are
@@ -102,6 +141,7 @@ def assign_split(pairs: Sequence[Pair], *, val_share: float, seed: int) -> tuple
         pairs: What the folder holds.
         val_share: See ``make_split``.
         seed: See ``make_split``.
+        classes: See ``make_split``.
 
     Returns:
         The pairs, each with its split, and whether a split was made here.
@@ -121,7 +161,9 @@ def assign_split(pairs: Sequence[Pair], *, val_share: float, seed: int) -> tuple
         return named, False
     training = [pair for pair in named if pair.split == "train"]
     groups = {pair.stem: pair.group for pair in training if pair.group}
-    division = make_split((pair.stem for pair in training), val_share=val_share, seed=seed, groups=groups)
+    division = make_split(
+        (pair.stem for pair in training), val_share=val_share, seed=seed, groups=groups, classes=classes
+    )
     return tuple(
         dataclasses.replace(pair, split=division[pair.stem]) if pair.split == "train" else pair for pair in named
     ), True

@@ -66,7 +66,9 @@ def prepare(examination: Examination, config: DataConfig, *, seed: int) -> Prepa
         The data set.
     """
     drawn = seed if config.split_seed is None else config.split_seed
-    pairs, made = assign_split(examination.pairs, val_share=config.val_share, seed=drawn)
+    present = zip(examination.pairs, examination.counts > 0, strict=True)
+    kinds = {pair.stem: row.nonzero()[0].tolist() for pair, row in present}
+    pairs, made = assign_split(examination.pairs, val_share=config.val_share, seed=drawn, classes=kinds)
     train, val = _of(pairs, "train"), _of(pairs, "val")
     split = {pair.stem: pair.split for pair in pairs}
     rows = [index for index, pair in enumerate(examination.pairs) if split[pair.stem] == "train"]
@@ -77,7 +79,7 @@ def prepare(examination: Examination, config: DataConfig, *, seed: int) -> Prepa
         val=val,
         classes=examination.classes,
         encoding=examination.encoding,
-        normalization=_normalization(examination, train, config.max_pixels),
+        normalization=_normalization(examination, train, config),
         train_counts=tuple(examination.counts[rows].sum(axis=0).tolist()),
         repeats=repeat_factors(examination.counts[rows]),
         max_pixels=config.max_pixels,
@@ -141,12 +143,14 @@ def _sizes(pairs: Sequence[Pair], max_pixels: int) -> tuple[tuple[int, int], ...
     return tuple(pair_size(pair, max_pixels=max_pixels) for pair in pairs)
 
 
-def _normalization(examination: Examination, train: Sequence[Pair], max_pixels: int) -> Normalization:
+def _normalization(examination: Examination, train: Sequence[Pair], config: DataConfig) -> Normalization:
     """ImageNet's numbers for ordinary colour pictures, which pretrained backbones expect; else measured."""
-    if examination.bands == 3 and examination.dtype == "uint8":
+    if examination.bands == 3 and examination.dtype == "uint8" and config.normalize == "auto":
         return Normalization.imagenet()
     images = (
-        read_pair_image(pair, bands=examination.bands, max_pixels=max_pixels)
+        read_pair_image(pair, bands=examination.bands, max_pixels=config.max_pixels)
         for pair in _sample(train, NORMALIZATION_SAMPLE)
     )
+    if config.normalize == "percentiles":
+        return Normalization.fit_percentiles(images, *config.percentiles)
     return Normalization.fit(images)
