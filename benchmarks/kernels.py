@@ -268,9 +268,9 @@ def write(comparisons: Sequence[Comparison], folder: Path = RESULTS) -> tuple[Pa
     lines = [
         "# Kernels of the attention family",
         "",
-        "One map, one thread, float32; the usual forms pool window by window, or hold the whole matrix of weights. Least "
-        "processor time of several runs in separate processes, so that other programs' turns are not counted, and the "
-        "growth of the process in its first run.",
+        "One map, one thread, float32; the usual forms pool window by window, or hold the whole matrix of weights. "
+        "Least processor time of several runs in separate processes, so that other programs' turns are not counted, "
+        "and the growth of the process in its first run.",
         "",
         f"{date}, commit {document['commit']}; {facts['processor']} ({', '.join(facts['extensions'])}), torch "
         f"{facts['torch']}, load {facts['load_before']}.",
@@ -320,7 +320,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     comparisons = []
     for case in chosen:
-        each = compare(case, rounds=min(options.rounds, 2) if case.side > 100 else options.rounds)
+        each = compare(case, rounds=-(-options.rounds // 5) if case.side > 100 else options.rounds)
         comparisons.append(each)
         print(
             f"{case.name} {case.side} {'f+b' if case.backward else 'f'}: {each.seconds[0]:.3f} s against "

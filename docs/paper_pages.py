@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Completes the pages of ``docs/papers``: what a person wrote comes first, what the program knows follows.
 
-A page begins with front matter that names the model and, where wanted, how it is built for the picture::
+A page begins with front matter that names the model and, where wanted, how it is built for the picture and for an
+image of which side::
 
     ---
     model: hdnet
     options: {backbone: resnet50}
+    size: 512
     ---
 """
 
@@ -24,7 +26,7 @@ import yaml
 __all__ = ["complete_page", "network_picture"]
 
 PICTURE_SIDE = 512
-"""Side of the image that the pictures are drawn for, in pixels; the smallest legal size where a form has its own."""
+"""Side of the image that the pictures are drawn for unless a page says another, in pixels."""
 
 
 def complete_page(text: str) -> str:
@@ -49,7 +51,7 @@ def complete_page(text: str) -> str:
         "## The network",
         f"`create_model({built})`, as it runs: every box is a module, in the order of use; its height tells the side "
         "of its map, its width the channels.",
-        network_picture(name, options),
+        network_picture(name, options, side=int(head.get("size") or PICTURE_SIDE)),
     ]
     checks = check_figures(name)
     if checks:
@@ -82,17 +84,18 @@ class Box(NamedTuple):
     side: int
 
 
-def network_picture(name: str, options: Mapping[str, Any]) -> str:
+def network_picture(name: str, options: Mapping[str, Any], *, side: int = PICTURE_SIDE) -> str:
     """Draw a model as it runs, as SVG.
 
     Args:
         name: Catalog name.
         options: Of ``create_model``; 21 classes unless they say another number.
+        side: Of the image, in pixels; where a form has sizes of its own, the next one.
 
     Returns:
         The SVG element.
     """
-    boxes = _boxes(name, options)
+    boxes = _boxes(name, options, side)
     x, shapes = 8.0, []
     for box in boxes:
         width = 5 + 2.6 * math.log2(max(box.channels, 1))
@@ -115,7 +118,7 @@ def network_picture(name: str, options: Mapping[str, Any]) -> str:
     )
 
 
-def _boxes(name: str, options: Mapping[str, Any]) -> list[Box]:
+def _boxes(name: str, options: Mapping[str, Any], side: int) -> list[Box]:
     """Run the model without values and note what its parts give."""
     import torch
     from torch import Tensor
@@ -142,7 +145,6 @@ def _boxes(name: str, options: Mapping[str, Any]) -> list[Box]:
             if any(True for _ in each.parameters()):
                 each.register_forward_hook(note(f"{child}.{part}" if part else child))
     geometry = model.geometry
-    side = PICTURE_SIDE
     if geometry.size_step > 1:
         steps = max(0, -(-(max(side, geometry.min_size) - geometry.size_offset) // geometry.size_step))
         side = geometry.size_offset + geometry.size_step * steps

@@ -43,7 +43,7 @@ def test_the_picture_shows_what_runs() -> None:
     assert titles[0] == "image: input, 3 channels, 512x512"
     assert "spatial.1: LocationAwareAttention, 24 channels, 64x64" in titles
     assert titles[-1] == "classifier: Conv2d, 21 channels, 64x64"
-    paper = network_picture("unet", {"form": "paper", "in_channels": 1, "num_classes": 2})
+    paper = network_picture("unet", {"form": "paper", "in_channels": 1, "num_classes": 2}, side=572)
     assert "image: input, 1 channels, 572x572" in paper
     assert "388x388" in paper
 
