@@ -116,15 +116,17 @@ def network_ladder(scene: Scene, device: str, said: Mapping[str, Any]) -> list[d
         ``model`` keys of each network; at least one.
     """
     entry = MODELS.get(str(said.get("name", "unet")))
-    fixed = "backbone" in said or "width" in said or said.get("form") == "paper" or "reduction" in said or entry is None
-    if fixed:
+    if {"backbone", "reduction", "width"} & said.keys() or said.get("form") == "paper":
         return [{}]
     base: dict[str, Any] = {} if "name" in said else {"name": "unet"}
-    if scene.thin and said.get("name", "unet") == "unet":
-        widths = [1.0, 0.5, 0.25] if device == "cuda" else [0.5, 0.25, 0.125]
-        return [base | {"width": width} for width in widths]
-    if entry is not None and entry.backbone is None and said.get("name", "unet") != "unet":
-        return [base]
+    if said.get("name", "unet") == "unet" and (scene.thin or device != "cuda"):
+        widths = [1.0, 0.5, 0.25] if device == "cuda" else [0.5, 0.25]
+        rungs = [base | {"width": width} for width in widths]
+        if scene.most_reduction > 1:
+            return rungs + [base | {"width": 0.25, "reduction": 2}]
+        return rungs + [base | {"width": widths[-1] / 2}]
+    if entry is None or (said.get("name", "unet") != "unet" and not (entry.backbone or "").startswith("resnet")):
+        return [base]  # its trunk is a part of what it is
     backbones = ["resnet50", "resnet34", "resnet18", "resnet10t"] if device == "cuda" else ["resnet18", "resnet10t"]
     rungs = [base | {"backbone": backbone} for backbone in backbones]
     for reduction in range(2, scene.most_reduction + 1):
@@ -256,7 +258,7 @@ def _said(section: Any) -> dict[str, Any]:
 def _network_reason(scene: Scene, device: str) -> str:
     if scene.thin:
         return "thin structures, which an encoder at full resolution keeps"
-    return "light enough to learn from scratch on a CPU" if device == "cpu" else f"usual on a {device}"
+    return "learns fastest from scratch on a CPU" if device == "cpu" else f"usual on a {device}"
 
 
 def _crop(scene: Scene, stride: int, reduction: int) -> Decision:
@@ -271,6 +273,6 @@ def _crop(scene: Scene, stride: int, reduction: int) -> Decision:
             sides.append(side)
             continue
         wanted = min(side * 5 / 6, limit)
-        sides.append(max(stride, round(wanted / stride) * stride))
+        sides.append(min(math.ceil(wanted / stride) * stride, max(limit, stride)))
     height, width = scene.size
     return Decision("train.crop", sides, f"images of {height}x{width}, stride {stride}")
