@@ -123,8 +123,8 @@ def network_ladder(scene: Scene, device: str, said: Mapping[str, Any]) -> list[d
         widths = [1.0, 0.5, 0.25] if device == "cuda" else [0.5, 0.25]
         rungs = [base | {"width": width} for width in widths]
         if scene.most_reduction > 1:
-            return rungs + [base | {"width": 0.25, "reduction": 2}]
-        return rungs + [base | {"width": widths[-1] / 2}]
+            return [*rungs, base | {"width": 0.25, "reduction": 2}]
+        return [*rungs, base | {"width": widths[-1] / 2}]
     if entry is None or (said.get("name", "unet") != "unet" and not (entry.backbone or "").startswith("resnet")):
         return [base]  # its trunk is a part of what it is
     backbones = ["resnet50", "resnet34", "resnet18", "resnet10t"] if device == "cuda" else ["resnet18", "resnet10t"]
