@@ -116,7 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     deadline = time.monotonic() + 60 * options.stop_after if options.stop_after else None
     done = True
     for name, arm, seed in [(n, a, s) for s in seeds for n in data for a in arms if not ARMS[a].base]:
-        if _record_path(plan, name, arm, seed).is_file():
+        wanted = [arm, *(other for other in arms if ARMS[other].base == arm)]
+        if all(_record_path(plan, name, each, seed).is_file() for each in wanted):
             continue
         done &= _in_process(plan, data[name], name, arm, seed, deadline)
         if options.store:
@@ -142,7 +143,7 @@ def run_one(plan: Plan, folder: Path, data: str, name: str, seed: int) -> None:
     """
     torch.set_num_threads(1)
     arm, began, before = ARMS[name], time.process_time(), _peak()
-    out = plan.work / "runs" / data / f"{_file_name(name)}-{seed}"
+    out = plan.work / "runs" / _file_name(data) / f"{_file_name(name)}-{seed}"
     steps = plan.steps or _steps_in(plan, folder, arm, seed, out)
     result = train(folder, settings=plan.settings(arm, seed, steps), out=out, resume=True, device="cpu", progress=False)
     spent, peak = time.process_time() - began, _peak() - before
