@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from denseg.errors import ShapeError, UsageError
+from denseg.errors import ShapeError, UnsupportedError, UsageError
 from denseg.models import create_model
 from denseg.types import Geometry
 
@@ -122,6 +122,15 @@ def test_the_modern_decoder_is_nearest_concatenate_convolve(height, width, memor
         torch.testing.assert_close(model(images).logits, model.classifier(x))
 
 
+def test_any_subset_of_skips():
+    model = create_model("unet", num_classes=3, backbone="test_resnet", skips=[8, 2])
+    assert model.decoder.levels == [None, 2, None, 0, None]
+    assert create_model("unet", num_classes=3, backbone="test_resnet", skips=[]).decoder.levels == [None] * 5
+    assert create_model("unet", num_classes=3, width=0.125, skips=[4]).decoder.levels == [None, 2, None, None]
+    with torch.no_grad():
+        assert model.eval()(torch.randn(1, 3, 33, 45)).logits.shape == (1, 3, 33, 45)
+
+
 def test_levels_that_a_backbone_lacks_grow_without_a_skip():
     model = create_model("unet", num_classes=3, backbone="test_convnext")
     assert model.decoder.levels == [2, 1, 0, None, None]
@@ -150,6 +159,9 @@ def test_errors():
     with pytest.raises(UsageError) as negative:
         create_model("unet", num_classes=2, width=-1.0)
     assert str(negative.value) == "width must be above 0, got -1.0"
+    with pytest.raises(UnsupportedError) as skips:
+        create_model("unet", num_classes=2, backbone="test_convnext", skips=[8, 2])
+    assert str(skips.value) == "a U-Net on this backbone can skip from strides 4, 8, 16, got [8, 2]"
     with pytest.raises(UsageError) as channels:
         create_model("unet", num_classes=2, decoder_channels=(64, 32))
     assert str(channels.value) == "decoder_channels needs 4 numbers here, one per step up, got [64, 32]"

@@ -33,7 +33,8 @@ from denseg.models.non_local_net import NonLocalNet
 from denseg.models.parsenet import ParseNet
 from denseg.models.pspnet import PSPNet
 from denseg.models.reduced import ReducedInput
-from denseg.models.unet import PaperUNet, UNet
+from denseg.models.unet import UNet
+from denseg.models.unet_paper import PaperUNet
 from denseg.types import ModelSpec
 
 __all__ = ["MODELS", "ModelEntry", "create_model", "split_parameters"]

@@ -21,22 +21,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from denseg.backbones import Backbone
-from denseg.errors import ShapeError, UsageError
+from denseg.errors import UnsupportedError, UsageError
 from denseg.layers import ConvBlock, UpConvBlock, init_conv
 from denseg.models.interface import SegmentationModel
-from denseg.ops import center_crop
 from denseg.types import FeatureSpec, Geometry, SegmentationOutput
 
-__all__ = ["NO_GRADIENT", "PaperUNet", "UNet"]
+__all__ = ["NO_GRADIENT", "PLAIN_CHANNELS", "UNet"]
 
 NO_GRADIENT: Mapping[str, str] = MappingProxyType({})
 
-_PLAIN_CHANNELS = (64, 128, 256, 512, 1024)  # Figure 1
+PLAIN_CHANNELS = (64, 128, 256, 512, 1024)  # Figure 1
 _DECODER_CHANNELS = (256, 128, 64, 32, 16)  # at stride 16, 8, 4, 2, 1
 
 
@@ -51,6 +49,7 @@ class UNet(SegmentationModel):
         in_channels: int = 3,
         width: float = 1.0,
         decoder_channels: Sequence[int] | None = None,
+        skips: Sequence[int] | None = None,
     ) -> None:
         """Create encoder, decoder and classifier.
 
@@ -61,8 +60,10 @@ class UNet(SegmentationModel):
             width: Multiplies all channels of the form without backbone.
             decoder_channels: Channels after each step up, coarsest first; 256 to 16 on a backbone, the encoder's own
                 without.
+            skips: Strides of the levels that are carried over; all that the backbone has if ``None``.
 
         Raises:
+            UnsupportedError: The backbone lacks the level of a skip.
             UsageError: ``width`` with a backbone or not positive, or not one number of ``decoder_channels`` per step.
         """
         super().__init__()
@@ -86,7 +87,13 @@ class UNet(SegmentationModel):
             channels = list(decoder_channels)
         self.in_channels = backbone.in_channels
         self.backbone = backbone
-        self.decoder = Decoder(backbone.specs, channels)
+        known = [spec.stride for spec in backbone.specs if spec.stride < backbone.output_stride]
+        wanted = known if skips is None else list(skips)
+        if not set(wanted) <= set(known):
+            raise UnsupportedError(
+                f"a U-Net on this backbone can skip from strides {', '.join(map(str, known))}, got {wanted}"
+            )
+        self.decoder = Decoder(backbone.specs, channels, wanted)
         self.classifier = nn.Conv2d(channels[-1], num_classes, 1)
         init_conv(self.classifier)  # Section 3: sqrt(2 / N); smaller weights on so few channels stall the start
         self.geometry = Geometry(score_stride=1, total_stride=backbone.output_stride)
@@ -106,101 +113,13 @@ class UNet(SegmentationModel):
         return SegmentationOutput(logits, (), logits, features)
 
 
-class PaperUNet(SegmentationModel):
-    """U-Net as printed: valid convolutions, so the scores are 92 pixels smaller than the image on each side."""
-
-    def __init__(
-        self,
-        num_classes: int,
-        *,
-        in_channels: int = 1,
-        width: float = 1.0,
-        released: bool = False,
-        dropout: float = 0.5,
-    ) -> None:
-        """Create both paths.
-
-        Args:
-            num_classes: Classes scored per pixel, K.
-            in_channels: Image bands.
-            width: Multiplies all channels; 1 is the paper's.
-            released: The authors' released net instead of Figure 1: the last up-convolution keeps its channels, a
-                ReLU follows each, and dropout acts on the level before the deepest too.
-            dropout: Probability of dropping a value at the end of the contracting path in training.
-        """
-        super().__init__()
-        self.num_classes = num_classes
-        self.in_channels = in_channels
-        self.released = released
-        self.dropout = dropout
-        channels = [max(1, round(channel * width)) for channel in _PLAIN_CHANNELS]
-        self.contracting = nn.ModuleList(
-            _valid_convs(before, after) for before, after in zip([in_channels, *channels], channels, strict=False)
-        )
-        self.up = nn.ModuleList()
-        self.expanding = nn.ModuleList()
-        before = channels[-1]
-        for after in channels[-2::-1]:
-            grown = before if released and after == channels[0] else after
-            self.up.append(nn.ConvTranspose2d(before, grown, 2, stride=2))
-            self.expanding.append(_valid_convs(grown + after, after))
-            before = after
-        self.classifier = nn.Conv2d(before, num_classes, 1)
-        for module in self.modules():
-            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-                init_conv(module)
-        self.geometry = Geometry(margin=92, total_stride=16, size_step=16, size_offset=12, min_size=188)
-
-    def forward(self, images: Tensor) -> SegmentationOutput:
-        """Score every pixel that has its full context inside the image.
-
-        Args:
-            images: ``(B, C, H, W)``, floating point, H and W of the form 16 k + 12, at least 188.
-
-        Returns:
-            ``(B, K, H - 184, W - 184)`` scores; ``heatmap`` is the same tensor.
-
-        Raises:
-            ShapeError: A size that some pool would round.
-        """
-        if any(side < 188 or side % 16 != 12 for side in images.shape[-2:]):
-            raise ShapeError(
-                "the paper's U-Net takes heights and widths 188, 204, 220, … (16 k + 12), got "
-                f"{images.shape[-2]}x{images.shape[-1]}; predict by tiles, or use form='modern', which takes any size"
-            )
-        skips = []
-        x = images
-        for level, convs in enumerate(self.contracting):
-            if level:
-                x = F.max_pool2d(x, 2)  # (B, D, h / 2, w / 2)
-            x = convs(x)  # (B, D, h - 4, w - 4)
-            if level == len(self.contracting) - 1 or (self.released and level == len(self.contracting) - 2):
-                x = F.dropout(x, self.dropout, self.training)
-            skips.append(x)
-        skips.pop()
-        for up, convs in zip(self.up, self.expanding, strict=True):
-            x = up(x)  # (B, D / 2, 2h, 2w)
-            if self.released:
-                x = F.relu(x)
-            skip = center_crop(skips.pop(), (x.shape[-2], x.shape[-1]))
-            x = convs(torch.cat([x, skip], dim=1))
-        logits = self.classifier(x)  # (B, K, H - 184, W - 184)
-        return SegmentationOutput(logits, (), logits, x)
-
-
-def _valid_convs(before: int, after: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(before, after, 3), nn.ReLU(inplace=True), nn.Conv2d(after, after, 3), nn.ReLU(inplace=True)
-    )
-
-
 class PlainEncoder(Backbone):
     """The paper's contracting path with padded convolutions and batch norm; pools round sizes up."""
 
     def __init__(self, in_channels: int, *, width: float) -> None:
         super().__init__()
         self.in_channels = in_channels
-        channels = [max(1, round(channel * width)) for channel in _PLAIN_CHANNELS]
+        channels = [max(1, round(channel * width)) for channel in PLAIN_CHANNELS]
         self.specs = tuple(FeatureSpec(channel, 2**level) for level, channel in enumerate(channels))
         self.stages = nn.ModuleList(
             nn.Sequential(ConvBlock(before, after), ConvBlock(after, after))
@@ -221,7 +140,7 @@ class PlainEncoder(Backbone):
 class Decoder(nn.Module):
     """From the deepest level up to stride 1: nearest x2, concatenate the skip, two convolutions."""
 
-    def __init__(self, specs: Sequence[FeatureSpec], channels: Sequence[int]) -> None:
+    def __init__(self, specs: Sequence[FeatureSpec], channels: Sequence[int], skips: Sequence[int]) -> None:
         super().__init__()
         self.levels: list[int | None] = []
         self.strides: list[int] = []
@@ -230,7 +149,7 @@ class Decoder(nn.Module):
         stride = specs[-1].stride
         for after in channels:
             stride //= 2
-            level = next((index for index, spec in enumerate(specs) if spec.stride == stride), None)
+            level = next((index for index, spec in enumerate(specs) if spec.stride == stride in skips), None)
             skip = 0 if level is None else specs[level].channels
             self.levels.append(level)
             self.strides.append(stride)
