@@ -14,8 +14,10 @@ import typer
 
 from denseg import __version__
 from denseg.cli.check import check
+from denseg.cli.compare import compare
 from denseg.cli.demo import demo
 from denseg.cli.eval import evaluate
+from denseg.cli.export import export
 from denseg.cli.inspect import inspect
 from denseg.cli.models import models
 from denseg.cli.predict import predict
@@ -41,6 +43,8 @@ app.command(short_help="Say what is wrong with a folder of images and masks.")(c
 app.command(short_help="Train a model on a folder of images and masks.")(train)
 app.command("eval", short_help="Score a model on a folder.")(evaluate)
 app.command(short_help="Label images of any size.")(predict)
+app.command(short_help="Train several models on equal terms and test their difference.")(compare)
+app.command(short_help="Write a model for other programs.")(export)
 app.command(short_help="Say what a model costs.")(inspect)
 app.command(short_help="List every model, layer, loss and backbone family.")(models)
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from denseg.cli.output import JsonOption, SettingsOption, emit, parse_size
+from denseg.cli.output import DeviceOption, JsonOption, SettingsOption, emit, parse_size
 
 __all__ = ["inspect"]
 
@@ -39,9 +39,15 @@ def inspect(  # noqa: PLR0913 - the options of the command
         typer.Option("--image", metavar="FILE", help="Draw what the context layers of --checkpoint make of an image."),
     ] = None,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the pictures.")] = Path("inspection"),
+    latency: Annotated[bool, typer.Option("--latency", help="Time one image of --size, and tell its memory.")] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DATA", help="Say whether it sees enough for the objects of this folder."),
+    ] = None,
+    device: DeviceOption = "auto",
     json_path: JsonOption = None,
 ) -> None:
-    """Say what a model costs: parameters, multiply-adds (MACs), output stride."""
+    """Say what a model costs and sees: parameters, multiply-adds (MACs), output stride, receptive field."""
     height_and_width = parse_size(size)
     from denseg.workflows.inspect import inspect_model
 
@@ -55,5 +61,8 @@ def inspect(  # noqa: PLR0913 - the options of the command
         kernels=kernels,
         image=image,
         out=out,
+        latency=latency,
+        data=data,
+        device=device,
     )
     emit(inspection.lines(layers=layers), inspection.to_json(), json_path)

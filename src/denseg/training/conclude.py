@@ -16,6 +16,7 @@ from denseg.inference.predictor import Predictor
 from denseg.inference.tiled import model_parts
 from denseg.inference.writer import write_labels
 from denseg.models.checkpoint import load_checkpoint, save_checkpoint
+from denseg.training.memory import peak_memory
 from denseg.training.scoring import score_pairs
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ def evaluate_split(
     Returns:
         The document that was written.
     """
+    if "peak_memory_bytes" not in run.record():
+        run.set_status(run.status, peak_memory_bytes=peak_memory())  # of training: nothing else has run yet
     predictor = Predictor.load(run.path, device=config.device)
     predictor.max_pixels = data.max_pixels
     evaluation = score_pairs(

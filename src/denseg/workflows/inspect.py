@@ -18,6 +18,7 @@ from denseg.models.figures import FigureCheck, check_figures
 from denseg.types import ModelSpec
 from denseg.workflows.inspect_features import draw_features
 from denseg.workflows.inspect_kernels import inspect_kernels
+from denseg.workflows.inspect_sight import fit_to_data, sight_parts, speed_part
 from denseg.workflows.models import header_of
 
 __all__ = ["Inspection", "InspectionPart", "inspect_model"]
@@ -113,6 +114,9 @@ def inspect_model(  # noqa: PLR0913 - the options of the command
     kernels: bool = False,
     image: Path | str | None = None,
     out: Path | str = "inspection",
+    latency: bool = False,
+    data: Path | str | None = None,
+    device: str = "auto",
 ) -> Inspection:
     """Measure a model of the catalog, or the one in a checkpoint. Only shapes are followed, unless more is asked for.
 
@@ -126,6 +130,9 @@ def inspect_model(  # noqa: PLR0913 - the options of the command
         kernels: Average the network's square kernels, tap by tap.
         image: Draw what the network's context layers make of this image; needs a checkpoint.
         out: Folder for the pictures.
+        latency: Time the model on one image, and tell its memory.
+        data: Say whether what the model sees fits the objects of this data folder.
+        device: Where to compute, if at all.
 
     Returns:
         What was found.
@@ -147,16 +154,20 @@ def inspect_model(  # noqa: PLR0913 - the options of the command
         if name not in {None, model.spec.name}:
             raise UsageError(f"{checkpoint} holds the model {model.spec.name!r}, not {name!r}")
     else:
-        model = _from_settings(str(name), backbone, num_classes, settings, values=kernels)
+        model = _from_settings(str(name), backbone, num_classes, settings, values=kernels or latency)
     names = set(split_parameters(model)["backbone"])
     backbone_parameters = sum(value.numel() for key, value in model.named_parameters() if key in names)
     paper = header_of(MODELS[model.spec.name].modern)
     figures = check_figures(model.spec.name, backbone or model.spec.arguments.get("backbone"))
-    parts: list[InspectionPart] = []
+    parts: list[InspectionPart] = [*sight_parts(model, size)]
+    if latency:
+        parts.append(speed_part(model, size, device))
     if kernels:
         parts.append(inspect_kernels(model))
     if image is not None and checkpoint is not None:
         parts.append(draw_features(checkpoint, image, Path(out)))
+    if data is not None:
+        parts.append(fit_to_data(data, parts[1].to_json()))
     return Inspection(model.spec, size, describe(model, size), backbone_parameters, paper, figures, tuple(parts))
 
 
