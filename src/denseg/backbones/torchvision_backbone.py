@@ -103,12 +103,12 @@ def _change_bands(network: nn.Module, in_channels: int) -> None:
 
     name, first = next((name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
     parent = network.get_submodule(name.rpartition(".")[0])
-    weight: Tensor = adapt_input_conv(in_channels, first.weight.detach())  # type: ignore[no-untyped-call]
+    weight: Tensor = adapt_input_conv(in_channels, first.weight.detach())
     first.in_channels = in_channels
     first.weight = nn.Parameter(weight)
     setattr(parent, name.rpartition(".")[2], first)
     if hasattr(network, "transform_input"):
-        network.transform_input = False  # it is written for three bands
+        vars(network)["transform_input"] = False  # it is written for three bands
 
 
 class _Shapes(fx.Interpreter):

@@ -16,8 +16,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import AvgPool2dSame, BlurPool2d, Conv2dSame
-from timm.layers.pool2d_same import MaxPool2dSame
+from timm.layers.blur_pool import BlurPool2d
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.pool2d_same import AvgPool2dSame, MaxPool2dSame
 from torch import Tensor, nn
 
 __all__ = ["Window", "blank_image", "has_window", "round_up", "set_window", "window_of"]
@@ -87,7 +88,7 @@ def window_of(module: Any) -> Window:
         return known
     if isinstance(module, BlurPool2d):
         kernel = _pair(module.filt_size)
-        padding: Pair | None = (module.padding[0], module.padding[0])
+        padding: Pair | None = _pair(module.padding[0])
     else:
         kernel = _pair(module.kernel_size)
         same = isinstance(module, _SAME) or any(getattr(module, flag, False) for flag in _SAME_FLAGS)
@@ -137,18 +138,19 @@ def set_window(module: Any, window: Window, *, rate: int = 1, stride: Pair | Non
     module.__class__ = window.base
     for name, value in window.own:
         setattr(module, name, value)
+    base: Any = window.base
     stride = window.stride if stride is None else stride
     module._window, module._rate, module._stride = window, rate, stride
     if rate == 1 and stride == window.stride and not window.rounds_up:
         return
-    if issubclass(window.base, BlurPool2d):
-        module.__class__ = _class_of(_Blur, window.base)
-    elif issubclass(window.base, nn.AvgPool2d):
+    if issubclass(base, BlurPool2d):
+        module.__class__ = _class_of(_Blur, base)
+    elif issubclass(base, nn.AvgPool2d):
         module.__class__ = _class_of(_Average, nn.AvgPool2d)
     else:
         module.stride = stride
         module.dilation = tuple(rate * d for d in window.dilation)
-        pools = issubclass(window.base, nn.MaxPool2d)  # torch refuses them padding beyond half of k
+        pools = issubclass(base, nn.MaxPool2d)  # torch refuses them padding beyond half of k
         if window.is_centered and window.padding is not None and not (pools and rate > 1):
             module.padding = tuple(rate * p for p in window.padding)
             return
@@ -156,7 +158,7 @@ def set_window(module: Any, window: Window, *, rate: int = 1, stride: Pair | Non
         for flag in _SAME_FLAGS:
             if hasattr(module, flag):
                 setattr(module, flag, False)
-        plain: type[nn.Module] = window.base
+        plain = base
         if issubclass(plain, _SAME):
             plain = nn.Conv2d if issubclass(plain, nn.Conv2d) else nn.MaxPool2d
         module.__class__ = _class_of(_Padded, plain)
@@ -206,7 +208,7 @@ class _Padded(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         fill = -torch.inf if isinstance(self, nn.MaxPool2d) else 0.0
-        out: Tensor = super().forward(_pad(x, _pads(self, x), fill))  # type: ignore[misc]
+        out: Tensor = super().forward(_pad(x, _pads(self, x), fill))
         return out
 
 
@@ -273,7 +275,7 @@ class _Blur(nn.Module):
 
 
 @functools.cache
-def _class_of(mixin: type[nn.Module], base: type[nn.Module]) -> type[nn.Module]:
+def _class_of(mixin: Any, base: Any) -> Any:
     return type(f"{mixin.__name__.lstrip('_')}{base.__name__}", (mixin, base), {})
 
 

@@ -15,7 +15,7 @@ Shape letters: B batch, C channels, h and w feature height and width.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
 from timm.models.xception_aligned import SeparableConv2d, XceptionModule
@@ -62,7 +62,8 @@ def adapt_xception(network: nn.Module, *, activations: str) -> None:
     for block in network.modules():
         if not isinstance(block, XceptionModule):
             continue
-        relu, conv = getattr(block.stack, "act3", None), block.stack.conv3
+        relu: Any = getattr(block.stack, "act3", None)
+        conv: Any = block.stack.conv3
         if isinstance(relu, nn.ReLU) and conv.conv_dw.stride != (1, 1):
             relu.__class__, conv.__class__ = _Tap, _RectifiedConv
         if activations == "paper":

@@ -18,6 +18,7 @@ from denseg.cli.output import (
     TileOption,
     emit,
     parse_scales,
+    parse_strides,
 )
 from denseg.cli.progress import progress_bar
 
@@ -34,12 +35,39 @@ def evaluate(  # noqa: PLR0913 - the options of the command
     overlap: OverlapOption = None,
     scales: ScalesOption = "1",
     flip: FlipOption = False,
+    output_stride: Annotated[
+        str | None,
+        typer.Option(
+            "--output-stride",
+            metavar="N[,N…]",
+            help="Change the backbone's output stride, e.g. 8; several give a table of accuracy, time and memory.",
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     json_path: JsonOption = None,
 ) -> None:
     """Score a model on a folder: mIoU with its interval and baseline, and every class."""
     from denseg.workflows.evaluate import evaluate as score
 
+    strides = parse_strides(output_stride)
+    if len(strides) > 1:
+        from denseg.workflows.strides import compare_strides
+
+        with progress_bar("scoring") as progress:
+            table = compare_strides(
+                run,
+                data,
+                strides,
+                split=split,
+                tile=tile,
+                overlap=overlap,
+                scales=parse_scales(scales),
+                flip=flip,
+                device=device,
+                progress=progress,
+            )
+        emit(table.lines(), table.to_json(), json_path)
+        return
     with progress_bar("scoring") as progress:
         result = score(
             run,
@@ -49,6 +77,7 @@ def evaluate(  # noqa: PLR0913 - the options of the command
             overlap=overlap,
             scales=parse_scales(scales),
             flip=flip,
+            output_stride=strides[0] if strides else None,
             device=device,
             progress=progress,
         )

@@ -23,9 +23,11 @@ __all__ = [
     "ScalesOption",
     "SettingsOption",
     "TileOption",
+    "UnpairedOption",
     "emit",
     "parse_scales",
     "parse_size",
+    "parse_strides",
 ]
 
 DataArgument = Annotated[
@@ -48,6 +50,10 @@ SettingsOption = Annotated[
     typer.Option(
         "--set", metavar="KEY=VALUE", help="Change one key of the configuration; repeatable.", show_default=False
     ),
+]
+UnpairedOption = Annotated[
+    str | None,
+    typer.Option("--unpaired", metavar="WHAT", help="refuse or skip images without a mask.", show_default="refuse"),
 ]
 TileOption = Annotated[
     int | None,
@@ -141,3 +147,26 @@ def parse_scales(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise UsageError(f"--scales takes numbers with commas, for example 0.5,1,1.5; got {text!r}") from error
+
+
+def parse_strides(text: str | None) -> tuple[int, ...]:
+    """Read output strides separated by commas.
+
+    Args:
+        text: For example ``8,16,32``; ``None`` for none.
+
+    Returns:
+        The strides.
+
+    Raises:
+        UsageError: A part is no whole number, or one comes twice.
+    """
+    if text is None:
+        return ()
+    try:
+        strides = tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"--output-stride takes numbers such as 8 or 8,16,32; got {text!r}") from error
+    if len(set(strides)) < len(strides):
+        raise UsageError(f"--output-stride names a stride twice: {text}")
+    return strides

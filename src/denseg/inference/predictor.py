@@ -23,6 +23,7 @@ from denseg.errors import CheckpointError, ImageError, ShapeError
 from denseg.inference.canvas import fit_size
 from denseg.inference.device import choose_device
 from denseg.inference.halo import Reach
+from denseg.inference.postprocess import PostProcessing, clean_labels
 from denseg.inference.runtime import Read, SeamReport
 from denseg.inference.strategy import Block, Strategy, TileOptions
 from denseg.inference.tiled import TiledModel, model_parts
@@ -46,6 +47,7 @@ class Predictor:
         normalization: Applied to every image.
         metadata: What the checkpoint says besides; empty for a model without one.
         path: The checkpoint's file; ``None`` for a model without one.
+        postprocessing: What is done to the labels of a whole image; stored in the checkpoint.
         max_pixels: Larger files are refused before they are decoded.
         temperature: Makes probabilities honest, see ``metrics.temperature``; fitted on the validation split and stored
             in the checkpoint. No label depends on it.
@@ -86,9 +88,10 @@ class Predictor:
         self.path: Path | None = None
         self.max_pixels = DEFAULT_MAX_PIXELS
         self.temperature = 1.0
+        self.postprocessing = PostProcessing()
 
     @classmethod
-    def load(
+    def load(  # noqa: PLR0913 - the options of the commands
         cls,
         path: Path | str,
         *,
@@ -99,6 +102,7 @@ class Predictor:
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
         turns: bool = False,
+        output_stride: int | None = None,
     ) -> Predictor:
         """Load a checkpoint.
 
@@ -111,6 +115,7 @@ class Predictor:
             scales: Sizes at which the image is seen; several are averaged.
             flip: See it mirrored left to right, too.
             turns: See it at all four quarter turns.
+            output_stride: Of the backbone, in place of the one that it was trained with.
 
         Returns:
             The predictor.
@@ -120,7 +125,7 @@ class Predictor:
         """
         target = choose_device(device)
         file = checkpoint_path(path)
-        model, metadata = load_checkpoint(file)
+        model, metadata = load_checkpoint(file, output_stride=output_stride)
         if metadata["normalization"] is None:
             raise CheckpointError(
                 f"{file} does not say how its images were normalised; save it again with "
@@ -149,6 +154,7 @@ class Predictor:
         predictor.metadata = metadata
         predictor.path = file
         predictor.temperature = float((metadata["calibration"] or {}).get("temperature", 1.0))
+        predictor.postprocessing = PostProcessing.from_json(metadata["postprocessing"])
         return predictor
 
     def predict(
@@ -167,7 +173,12 @@ class Predictor:
         """
         pixels = self._pixels(image, name)
         strategy = strategy or self.strategy(*pixels.shape[:2])
-        return self.tiled.collect(self._reader(pixels), strategy, "labels")
+        steps = self.postprocessing
+        if steps.needs_probabilities:
+            found = self.probabilities(pixels, strategy=strategy, name=name)
+            return steps.apply(found, pixels, self.classes.names, scale=self.normalization.scale)
+        labels = self.tiled.collect(self._reader(pixels), strategy, "labels")
+        return clean_labels(labels, fill_holes=steps.fill_holes, min_area=steps.min_area) if steps else labels
 
     def probabilities(
         self, image: Path | str | Array, *, strategy: Strategy | None = None, name: Path | str | None = None

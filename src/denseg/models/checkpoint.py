@@ -136,21 +136,26 @@ def describe_model(model: nn.Module, metadata: Mapping[str, Any]) -> dict[str, A
     return _with_defaults(document | values)
 
 
-def load_checkpoint(path: Path | str) -> Checkpoint:
+def load_checkpoint(path: Path | str, *, output_stride: int | None = None) -> Checkpoint:
     """Build the model that a checkpoint describes and give it its weights.
 
     Args:
         path: The file, or a run folder (its best checkpoint, else its last).
+        output_stride: Of the backbone, in place of the one that it was trained with: the weights stay, strides are
+            removed or restored, and rates that follow the stride (DeepLab's) follow it.
 
     Returns:
         The model, on the CPU and in evaluation mode, and the metadata with defaults for what the file leaves out.
 
     Raises:
         CheckpointError: The file is missing, damaged, newer than this denseg, or does not fit the model it names.
+        UsageError: The model has no backbone, or its weights depend on the output stride.
     """
     path = checkpoint_path(path)
     tensors, metadata = read_tensors(path)
     spec = _model_spec(path, metadata)
+    if output_stride is not None and spec.arguments.get("output_stride") != output_stride:
+        return _at_stride(path, tensors, metadata, output_stride)
     try:
         with torch.random.fork_rng(devices=[]):  # building draws fresh weights; the caller's random numbers stay
             model = create_model(spec.name, **spec.arguments)
@@ -160,6 +165,24 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         ) from error
     _load(model, tensors, path, strict=True, replace_head=False, file_classes=None)
     return Checkpoint(model.eval(), _with_defaults(metadata))
+
+
+def _at_stride(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], output_stride: int
+) -> Checkpoint:
+    """Load a checkpoint at another output stride than its own; how far the network sees is no longer known."""
+    spec = _model_spec(path, metadata)
+    arguments = dict(spec.arguments) | {"output_stride": output_stride}
+    with torch.random.fork_rng(devices=[]):
+        model = create_model(spec.name, **arguments)
+    own = {name: value.shape for name, value in model.state_dict().items()}
+    if own != {name: value.shape for name, value in tensors.items()}:
+        raise UsageError(
+            f"{path} holds a {spec.name} whose weights depend on the output stride; train it again at {output_stride}"
+        )
+    model.load_state_dict(dict(tensors))
+    document = {**metadata, "model": {"name": spec.name, "arguments": arguments}, "halo": None}
+    return Checkpoint(model.eval(), _with_defaults(document))
 
 
 def load_weights(model: nn.Module, path: Path | str, *, strict: bool = True, replace_head: bool = True) -> LoadReport:

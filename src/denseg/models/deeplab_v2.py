@@ -96,7 +96,8 @@ class DeepLabV2(SegmentationModel):
                 self.branches.append(nn.Identity())
                 classifier = nn.Conv2d(in_channels, num_classes, 3, padding=dilation, dilation=dilation)
             nn.init.normal_(classifier.weight, std=0.01)  # the released networks' filler
-            nn.init.zeros_(classifier.bias)
+            if classifier.bias is not None:
+                nn.init.zeros_(classifier.bias)
             self.classifiers.append(classifier)
         self.geometry = Geometry(score_stride=stride, total_stride=stride)
 

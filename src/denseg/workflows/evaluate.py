@@ -84,6 +84,7 @@ def evaluate(  # noqa: PLR0913 - the options of the command
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     options: TileOptions | None = None,
+    output_stride: int | None = None,
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> EvaluateResult:
@@ -98,6 +99,7 @@ def evaluate(  # noqa: PLR0913 - the options of the command
         scales: Sizes at which each image is seen; several are averaged.
         flip: See it mirrored left to right, too.
         options: All options of tiles.
+        output_stride: Of the backbone, in place of the one that it was trained with.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         progress: Called with images done and images in all.
 
@@ -115,7 +117,14 @@ def evaluate(  # noqa: PLR0913 - the options of the command
 
     with stoppable("interrupted; nothing was written"):
         predictor = Predictor.load(
-            run, device=device, tile=tile, overlap=overlap, options=options, scales=scales, flip=flip
+            run,
+            device=device,
+            tile=tile,
+            overlap=overlap,
+            options=options,
+            scales=scales,
+            flip=flip,
+            output_stride=output_stride,
         )
         if own and folder is not None:
             predictor.max_pixels = folder.config().data.max_pixels
@@ -126,6 +135,7 @@ def evaluate(  # noqa: PLR0913 - the options of the command
             notes += _manifest_notes(folder, chosen, inventory.root)
         classes = ClassTable(predictor.classes.names, predictor.classes.colors, encoding.ignore_index)
         usual = tile is None and overlap is None and tuple(scales) == (1.0,) and not flip and options is None
+        usual &= output_stride is None
         keep = folder if own and usual and _is_finished(folder, predictor.path) else None
         evaluation = score_pairs(
             predictor,
