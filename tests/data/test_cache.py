@@ -56,7 +56,7 @@ class Files:
             self.decoded += 1
             return self.values[index]
 
-        return cache.read(*self.paths[index], how, decode)
+        return cache.read(self.paths[index], how, decode)
 
 
 def entries(cache: DecodedCache) -> list[Path]:
@@ -166,7 +166,7 @@ def test_a_missing_file_is_told_by_its_reader(tmp_path: Path) -> None:
         raise LookupError("the reader's own words")
 
     with pytest.raises(LookupError, match=r"^the reader's own words$"):
-        cache.read(tmp_path / "no.png", tmp_path / "no.png", HOW, decode)
+        cache.read([tmp_path / "no.png"], HOW, decode)
 
 
 def test_samples_are_the_same_with_and_without(tiny_data: Path, tmp_path: Path) -> None:

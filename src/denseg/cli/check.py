@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from denseg.cli.output import DataArgument, JsonOption, SettingsOption, emit
+from denseg.cli.output import DataArgument, JsonOption, SettingsOption, UnpairedOption, emit
 from denseg.cli.progress import progress_bar
 
 __all__ = ["check"]
@@ -29,6 +29,7 @@ FixOption = Annotated[
 def check(
     data: DataArgument,
     settings: SettingsOption = None,
+    unpaired: UnpairedOption = None,
     json_path: JsonOption = None,
     html_path: HtmlOption = None,
     fix_path: FixOption = None,
@@ -38,7 +39,8 @@ def check(
     from denseg.workflows.check import check as run
     from denseg.workflows.check import copy_json, copy_lines, examination_json, examination_lines, fix
 
-    config = load_config(None, settings or ())
+    given = [*(settings or ()), *([f"data.unpaired={unpaired}"] if unpaired is not None else [])]
+    config = load_config(None, given)
     with progress_bar("reading") as progress:
         examination = run(data, config=config.data, progress=progress)
     if html_path is not None:

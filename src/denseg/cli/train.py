@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from denseg.cli.output import DataArgument, JsonOption, SettingsOption, emit
+from denseg.cli.output import DataArgument, JsonOption, SettingsOption, UnpairedOption, emit
 
 __all__ = ["train"]
 
@@ -26,6 +26,7 @@ def train(  # noqa: PLR0913 - one parameter per option
         ),
     ] = None,
     settings: SettingsOption = None,
+    unpaired: UnpairedOption = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="RUN", help="The run folder; runs/DATA-MODEL if omitted.")
     ] = None,
@@ -52,7 +53,7 @@ def train(  # noqa: PLR0913 - one parameter per option
         model=model,
         backbone=backbone,
         recipe=recipe,
-        settings=settings or (),
+        settings=[*(settings or ()), *([f"data.unpaired={unpaired}"] if unpaired is not None else [])],
         out=out,
         resume=resume,
         init=init,

@@ -20,7 +20,7 @@ import secrets
 import shutil
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +65,11 @@ class DecodedCache:
         self._added = 0  # since the folder was last looked through
         self._began = time.time()
 
-    def read(self, image: Path, mask: Path, how: str, decode: Callable[[], Entry]) -> Entry:
+    def read(self, files: Sequence[Path], how: str, decode: Callable[[], Entry]) -> Entry:
         """Give a decoded pair.
 
         Args:
-            image: The picture's file.
-            mask: The mask's file.
+            files: Of the picture and its mask.
             how: Everything else that decides what comes out: pages, bands, mapping.
             decode: Reads the files; called where there is no entry.
 
@@ -78,7 +77,7 @@ class DecodedCache:
             Picture ``(H, W, C)`` and labels ``(H, W)``; changes to them are not kept.
         """
         try:
-            path = self._path(image, mask, how)
+            path = self._path(files, how)
             entry = self._load(path)
         except (OSError, ValueError, KeyError, TypeError):
             return decode()
@@ -88,8 +87,8 @@ class DecodedCache:
                 self._keep(path, *entry)
         return entry
 
-    def _path(self, image: Path, mask: Path, how: str) -> Path:
-        key = hashlib.sha256(f"{self._digest(image)}\n{self._digest(mask)}\n{how}".encode()).hexdigest()
+    def _path(self, files: Sequence[Path], how: str) -> Path:
+        key = hashlib.sha256("\n".join([*map(self._digest, files), how]).encode()).hexdigest()
         return self.folder / key[:2] / f"{key[2:]}.bin"
 
     def _digest(self, path: Path) -> str:

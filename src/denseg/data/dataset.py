@@ -181,8 +181,9 @@ class SegmentationDataset(Dataset[Sample]):
 
         if self.cache is None:
             return decode()
-        how = f"{pair.image_page} {pair.mask_page} {pair.window} {bands} {self.encoding}"
-        return self.cache.read(pair.image, pair.mask, how, decode)
+        part = (pair.image_page, pair.mask_page, pair.window, [bit for bit, _ in pair.layers])
+        how = f"{part} {bands} {self.encoding}"
+        return self.cache.read(pair.files, how, decode)
 
     def _view(
         self,

@@ -57,6 +57,10 @@ class Description(BaseModel):
         description="stored value, or colour as `#rrggbb` or `r,g,b`: class name, class index, or `ignore`",
     )
     instances: bool = Field(False, description="masks hold object numbers: 0 is background, the rest one class")
+    bits: bool = Field(False, description="masks hold one bit for each class, the first class in the lowest")
+    threshold: float | None = Field(
+        None, description="masks hold grades: values from here on are the second of two classes"
+    )
     split: dict[Literal["train", "val", "test"], str | tuple[str, ...]] = Field(
         default_factory=dict, description="stems, or a text file with one stem in a line, for each split"
     )

@@ -41,6 +41,7 @@ class MaskEncoding:
         other: The label of every value that is not listed (instance ids: 1); ``None`` makes them an error.
         tolerance: Values that are not listed take the label of the nearest listed one up to this distance (largest
             difference of a channel): masks that went through JPEG or a smooth resize. 0 makes them an error.
+        threshold: Values from here on are class 1, lower ones class 0, NaN is no label; nothing is listed then.
     """
 
     kind: Literal["index", "color"]
@@ -50,6 +51,7 @@ class MaskEncoding:
     colors: tuple[tuple[Color, int], ...] = ()
     other: int | None = None
     tolerance: int = 0
+    threshold: float | None = None
 
     @classmethod
     def identity(cls, num_classes: int, *, ignore_index: int = 255) -> MaskEncoding:
@@ -78,6 +80,8 @@ class MaskEncoding:
         Raises:
             DataError: A value is not in the table.
         """
+        if self.threshold is not None:
+            return self._divided(raw, path)
         if raw.kind == "float":
             raise DataError(f"{path}: the mask holds numbers that are not whole; save it as an index PNG", path=path)
         if self.kind == "index" and raw.kind != "color" and raw.values.dtype == np.uint8:
@@ -98,12 +102,16 @@ class MaskEncoding:
 
     def lookup(self, value: int | Color) -> int | None:
         """Give the label of one stored value or colour; ``None`` where there is none."""
+        if self.threshold is not None:
+            return None if isinstance(value, tuple) else int(value >= self.threshold)
         code = _pack(value) if isinstance(value, tuple) else value
         label = int(_resolve(self, np.asarray([code], np.int64))[0])
         return None if label == _UNKNOWN else label
 
     def lookup_all(self, values: NDArray[np.int64]) -> NDArray[np.int32]:
         """Give the labels of stored values (colours as ``red << 16 | green << 8 | blue``); -1 where there is none."""
+        if self.threshold is not None:
+            return (values >= self.threshold).astype(np.int32)
         if self.kind == "index" and values.size and int(values.min()) >= 0 and int(values.max()) < 256:
             return _table(self, 256)[values]
         return _resolve(self, values)
@@ -118,6 +126,7 @@ class MaskEncoding:
             "colors": [[list(color), label] for color, label in self.colors],
             "other": self.other,
             "tolerance": self.tolerance,
+            "threshold": self.threshold,
         }
 
     @classmethod
@@ -131,7 +140,16 @@ class MaskEncoding:
             colors=tuple(((int(c[0]), int(c[1]), int(c[2])), int(label)) for c, label in value["colors"]),
             other=None if value["other"] is None else int(value["other"]),
             tolerance=int(value["tolerance"]),
+            threshold=None if value.get("threshold") is None else float(value["threshold"]),
         )
+
+    def _divided(self, raw: RawMask, path: Path | str) -> Labels:
+        if raw.kind == "color":
+            raise DataError(f"{path}: the mask holds colours, and a threshold needs one grade per pixel", path=path)
+        labels = (raw.values >= self.threshold).astype(np.uint8 if self.ignore_index <= 255 else np.uint16)
+        if raw.values.dtype.kind == "f":
+            labels[np.isnan(raw.values)] = self.ignore_index
+        return labels
 
     def _index_labels(self, raw: RawMask, path: Path | str) -> NDArray[np.int32]:
         if raw.kind == "color":

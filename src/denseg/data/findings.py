@@ -52,6 +52,7 @@ CODES: Mapping[str, tuple[Severity, str]] = MappingProxyType(
         "blurred-masks": ("warning", "masks went through JPEG or a smooth resize, and can be repaired"),
         "blurred-beyond-repair": ("error", "masks went through JPEG or a smooth resize, and their classes are lost"),
         "classes-guessed": ("error", "blurred masks of several classes that nobody named"),
+        "overlapping-classes": ("warning", "masks of several classes overlap"),
         "float-mask": ("error", "masks hold numbers that are not whole"),
         "one-value": ("error", "all masks together hold a single value: there is nothing to learn"),
         # the data set as a whole

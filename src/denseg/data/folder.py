@@ -11,14 +11,15 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from denseg.data.description import Description, read_description
+from denseg.data.description import ClassDescription, Description, read_description
 from denseg.data.images import probe_image
 from denseg.data.inventory import Inventory, Pair, sort_pairs, split_names
+from denseg.data.layers import find_layers
 from denseg.data.layouts.catalog import read_layout
 from denseg.data.rasters import VECTORS, to_windows
 from denseg.errors import DataError, ImageError
@@ -71,6 +72,8 @@ def discover(root: Path | str) -> Inventory:
     if not images and not masks:
         raise DataError(f"{root} holds no pictures; expected images/ and masks/ with files of equal names", path=root)
     inventory = _pair(root, images, masks, ignored)
+    if not inventory.pairs and images and masks:
+        inventory, description = _layered(inventory, images, masks, description)
     vectors = [pair.mask for pair in inventory.pairs if pair.mask.suffix.lower() in VECTORS]
     if vectors:
         from denseg.data.vectors import describe
@@ -191,6 +194,42 @@ def _pair(root: Path, images: list[_Entry], masks: list[_Entry], ignored: list[P
             pairs.append(Pair(name, found[0], labels[0], split))
     lone = tuple(lone_images), tuple(lone_masks)
     return Inventory(root, "folder", sort_pairs(pairs), *lone, twice, split_names(pairs), tuple(ignored))
+
+
+def _layered(
+    inventory: Inventory, images: list[_Entry], masks: list[_Entry], description: Description
+) -> tuple[Inventory, Description]:
+    """Pair pictures with masks of one file per class, where that is what the masks are."""
+    pictures = {(entry.split, entry.folder, entry.stem): entry for entry in images}
+    listed = [((entry.split, entry.folder, entry.stem), entry.path) for entry in masks]
+    wanted = [described.name for described in description.classes if described.name != "background"]
+    layers = find_layers(pictures.keys(), listed, wanted, description.source)
+    if layers is None:
+        return inventory, description
+    used = Counter(stem for _, _, stem in pictures)
+    pairs = [
+        Pair(
+            key[2] if used[key[2]] == 1 else "-".join(part for part in (key[0], *key[1].split("/"), key[2]) if part),
+            pictures[key].path,
+            files[0][1],
+            key[0],
+            layers=files,
+        )
+        for key, files in layers.files.items()
+    ]
+    lone = tuple(entry.path for key, entry in pictures.items() if key not in layers.files)
+    inventory = replace(
+        inventory,
+        pairs=sort_pairs(pairs),
+        unpaired_images=lone,
+        unpaired_masks=layers.lone,
+        splits=split_names(pairs),
+    )
+    background = next((one for one in description.classes if one.name == "background"), None)
+    known = {described.name: described for described in description.classes}
+    classes = tuple(known.get(name, ClassDescription(name=name)) for name in layers.names)
+    classes = classes if background is None else (background, *classes)
+    return inventory, description.model_copy(update={"bits": True, "classes": classes})
 
 
 def _slices(pairs: tuple[Pair, ...]) -> tuple[Pair, ...]:

@@ -35,6 +35,7 @@ class Pair:
         mask_page: Page of a multi-page TIFF.
         group: Pictures of one group never lie in different splits that denseg makes; empty where unknown.
         window: ``(top, left, height, width)`` in pixels of a part of a large raster; ``None`` for all of it.
+        layers: Bit and file of each class, where masks are one file per class; ``mask`` is the first of them.
     """
 
     stem: str
@@ -45,6 +46,12 @@ class Pair:
     mask_page: int = 0
     group: str = ""
     window: tuple[int, int, int, int] | None = None
+    layers: tuple[tuple[int, Path], ...] = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The picture and all files of its mask."""
+        return (self.image, *(path for _, path in self.layers)) if self.layers else (self.image, self.mask)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from denseg.data.decode import decode
 from denseg.data.images import probe_image
 from denseg.data.inventory import Pair
+from denseg.data.layers import layered_pixels
 from denseg.data.rasters import VECTORS
 from denseg.data.stored import DEFAULT_MAX_PIXELS, Decoded
 from denseg.data.windows import TiffWindows
@@ -58,6 +59,8 @@ def decode_mask(pair: Pair, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Decoded:
         from denseg.data.vectors import drawn_pixels  # not at the top: needs the extra [geo]
 
         return drawn_pixels(pair.mask, pair.image, pair.window or (0, 0, *pair_size(pair)))
+    if pair.layers:
+        return layered_pixels(pair.layers, max_pixels=max_pixels)
     if pair.window is None:
         return decode(pair.mask, page=pair.mask_page, max_pixels=max_pixels)
     return _open(pair.mask, pair.mask_page).decode(*pair.window)

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from denseg.data.description import Description
 from denseg.data.encoding import MaskEncoding
 from denseg.data.findings import Finding, find
+from denseg.data.proposal_bits import propose_bits, propose_threshold
 from denseg.data.proposal_color import propose_colors
 from denseg.data.proposal_index import Reading, propose_numbers
-from denseg.data.survey import MaskFacts
+from denseg.data.survey import THOUSAND, MaskFacts
 from denseg.data.tally import Tally
 from denseg.types import ClassTable
 
@@ -50,6 +51,12 @@ class Proposal:
             ``(K + 1,)`` int64; the last one counts pixels without a label.
         """
         counts = np.zeros(len(self.classes) + 1, np.int64)
+        threshold = self.encoding.threshold
+        if threshold is not None:
+            unit = THOUSAND if facts.kind == "float" else 1
+            labels = (facts.values >= threshold * unit).astype(np.int64)
+            np.add.at(counts, labels, facts.counts)
+            return counts
         if facts.kind == "float":
             return counts
         values, pixels = facts.values, facts.counts
@@ -79,7 +86,7 @@ def propose_encoding(
         description = description.model_copy(update={"ignore_index": ignore_index})
     findings = []
     broken = [path for path, facts in masks if facts.kind == "float"]
-    if broken:
+    if broken and description.threshold is None:
         findings.append(
             find(
                 "float-mask",
@@ -91,8 +98,12 @@ def propose_encoding(
         )
     whole = [(path, facts) for path, facts in masks if facts.kind != "float"]
     kinds = Counter(facts.kind for _, facts in whole)
-    if not whole:
+    if description.threshold is not None:
+        reading = propose_threshold(Tally.of(whole, color=kinds["color"] > 0), description, len(broken))
+    elif not whole:
         reading = Reading.nothing(description)
+    elif description.bits and not kinds["color"]:
+        reading = propose_bits(Tally.of(whole), description)
     elif kinds["color"] == 0 and not _palettes_disagree(whole):
         reading = propose_numbers(Tally.of(whole), description)
     elif _mixed(whole, kinds):

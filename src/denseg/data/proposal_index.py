@@ -33,6 +33,7 @@ class Reading:
         color: Whether the stored values are colours.
         other: Class of every value that is not listed; -1 is "no label", ``None`` an error.
         tolerance: Distance up to which values are taken for the nearest listed one.
+        threshold: Values from here on are class 1, the others class 0; ``None`` where the values are listed.
         findings: What was found on the way.
     """
 
@@ -43,6 +44,7 @@ class Reading:
     color: bool = False
     other: int | None = None
     tolerance: int = 0
+    threshold: float | None = None
     findings: tuple[Finding, ...] = field(default=())
 
     @classmethod
@@ -69,6 +71,7 @@ class Reading:
             colors=tuple(((v >> 16, v >> 8 & 255, v & 255), label) for v, label in stored) if self.color else (),
             other=ignore if self.other == -1 else self.other,
             tolerance=self.tolerance,
+            threshold=self.threshold,
         )
         return encoding, ClassTable(self.names, colors, ignore)
 

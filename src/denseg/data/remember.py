@@ -26,7 +26,7 @@ from denseg.data.survey import ImageFacts, Look, MaskFacts, PairFacts
 
 __all__ = ["FactsCache", "cache_folder"]
 
-FORMAT = 1  # changes whenever facts mean something else
+FORMAT = 2  # changes whenever facts mean something else
 BATCH = 200  # answers written at once
 
 
@@ -122,9 +122,16 @@ class FactsCache:
 def _key(look: Look) -> str:
     """Name a pair by its files, their size and their time of change; empty where a file is gone."""
     pair = look.pair
-    parts: list[object] = [pair.image_page, pair.mask_page, pair.window, look.max_pixels, look.shapes]
+    parts: list[object] = [
+        pair.image_page,
+        pair.mask_page,
+        pair.window,
+        *(bit for bit, _ in pair.layers),
+        look.max_pixels,
+        look.shapes,
+    ]
     try:
-        for path in (pair.image, pair.mask):
+        for path in pair.files:
             state = path.stat()
             parts += [path.absolute(), state.st_size, state.st_mtime_ns]
     except OSError:

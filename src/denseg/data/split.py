@@ -186,7 +186,7 @@ def split_rows(pairs: Iterable[Pair], root: Path) -> tuple[SplitRow, ...]:
     known: dict[Path, bytes] = {}  # a stack of slices or an annotation file belongs to many pairs
     for pair in pairs:
         digest = hashlib.sha256()
-        for path in (pair.image, pair.mask):
+        for path in pair.files:
             try:
                 if path not in known:
                     known[path] = bytes.fromhex(sha256_of(path))

@@ -22,7 +22,7 @@ from denseg.data.shapes import boundary_share, connected_areas
 from denseg.data.stored import DEFAULT_MAX_PIXELS, Header, orient
 from denseg.errors import ImageError
 
-__all__ = ["FEW_VALUES", "THUMBNAIL", "ImageFacts", "Look", "MaskFacts", "PairFacts", "look_at"]
+__all__ = ["FEW_VALUES", "THOUSAND", "THUMBNAIL", "ImageFacts", "Look", "MaskFacts", "PairFacts", "look_at"]
 
 LOSSY = {"JPEG", "MPO", "JPEG2000", "AVIF", "WEBP"}
 THUMBNAIL = 16  # pixels in height and width; enough to know a picture again, too few to describe it
@@ -30,6 +30,7 @@ SAMPLE = 64  # positions in height and width that intensity statistics are taken
 FLAT_STEP = 4  # neighbours that differ by no more are equal but for JPEG noise
 CONTOURS = 2  # thin classes that may lie along the edges of others
 MIN_CHANGES = 50  # fewer say nothing about ramps
+THOUSAND = 1000  # numbers that are not whole are counted in thousandths
 FEW_VALUES = 12  # up to so many values are no sign of blurred masks
 MAX_VALUES = 4096  # distinct values kept per mask; a lossy colour mask has tens of thousands
 _MIX = np.random.default_rng(0).random(1024)  # tells bands apart in one number
@@ -69,7 +70,8 @@ class MaskFacts:
     Attributes:
         info: Size and format.
         kind: ``index``, ``palette``, ``color`` or ``float``.
-        values: Distinct stored values, ascending; colours as one number ``red << 16 | green << 8 | blue``.
+        values: Distinct stored values, ascending; colours as one number ``red << 16 | green << 8 | blue``, numbers that
+            are not whole in thousandths.
         counts: Pixels of each.
         flat: Those of them whose four neighbours are about equal: an edge that JPEG or a resize made soft has none.
         palette: ``(N, 3)`` colours of the indices, for ``palette``.
@@ -205,7 +207,7 @@ def _shrunk(plane: Image.Image) -> NDArray[np.float32]:
 
 
 def _mask_facts(look: Look) -> MaskFacts:
-    path, page, whole = look.pair.mask, look.pair.mask_page, look.pair.window is None
+    path, page, whole = look.pair.mask, look.pair.mask_page, not (look.pair.window or look.pair.layers)
     light = glance(path, page=page, max_pixels=look.max_pixels) if whole and not look.shapes else None
     if light is not None and light[1].mode in {"L", "P"} and light[0].format not in LOSSY:
         counts = np.asarray(light[1].histogram(), np.int64)
@@ -218,7 +220,8 @@ def _mask_facts(look: Look) -> MaskFacts:
     values, counts = _tally(codes)
     lossy = decoded.header.format in LOSSY and len(values) > 1
     many = len(values) > FEW_VALUES
-    flat = _flat_counts(raw, codes, values, FLAT_STEP if lossy else 0) if lossy or many else counts
+    grades = raw.kind == "float"
+    flat = _flat_counts(raw, codes, values, FLAT_STEP if lossy else 0) if (lossy or many) and not grades else counts
     measured = look.shapes and 1 < len(values) <= 256 and not lossy
     ramps = (many or look.shapes) and raw.kind in {"index", "color"}
     facts = MaskFacts(
@@ -251,9 +254,9 @@ def _plain_facts(
 
 
 def _codes(raw: RawMask) -> NDArray[Any]:
-    """Give ``(H, W)`` numbers; colours as ``red << 16 | green << 8 | blue``."""
+    """Give ``(H, W)`` numbers; colours as ``red << 16 | green << 8 | blue``, numbers not whole in thousandths."""
     if raw.kind == "float":
-        return np.zeros((0, 0), np.int64)
+        return np.rint(np.nan_to_num(raw.values, nan=-1.0).clip(-1e6, 1e6) * THOUSAND).astype(np.int64)
     if raw.kind != "color":
         return raw.values
     wide = raw.values.astype(np.int32)

@@ -115,7 +115,7 @@ def restore(run: RunFolder, config: DataConfig, stored: Mapping[str, Any]) -> Tr
                 path=root / row.image,
             )
         pairs.append(dataclasses.replace(pair, split=row.split))
-        if max(pair.image.stat().st_mtime, pair.mask.stat().st_mtime) > began:
+        if max(path.stat().st_mtime for path in pair.files) > began:
             touched.append((pairs[-1], row))
     for (pair, old), new in zip(touched, split_rows([pair for pair, _ in touched], root), strict=True):
         if old.sha256 != new.sha256:
