@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from denseg.models.catalog import create_model
-from denseg.models.complexity import count_parameters
+from denseg.models.complexity import count_parameters, describe
 from denseg.models.interface import SegmentationModel
 
 __all__ = ["FIGURES", "FigureCheck", "PaperFigure", "check_figures"]
@@ -101,6 +101,27 @@ def trunk_parameters(model: SegmentationModel) -> float:
     return count_parameters(model.get_submodule("backbone"))
 
 
+def head_parameters(model: SegmentationModel) -> float:
+    """Count the parameters outside the backbone and the auxiliary classifier."""
+    named = model.named_parameters()
+    return sum(value.numel() for name, value in named if not name.startswith(("backbone.", "auxiliary.")))
+
+
+def parameters_of(*parts: str) -> Callable[[SegmentationModel], float]:
+    """Make a measure of the parameters of some modules together."""
+    return lambda model: sum(count_parameters(model.get_submodule(part)) for part in parts)
+
+
+def macs_of(*parts: str, side: int) -> Callable[[SegmentationModel], float]:
+    """Make a measure of the multiply-adds of some modules together, for an image of a side."""
+
+    def measure(model: SegmentationModel) -> float:
+        rows = describe(model, (side, side)).layers
+        return sum(row.macs for row in rows if f"{row.name}.".startswith(tuple(f"{part}." for part in parts)))
+
+    return measure
+
+
 def receptive_field(model: SegmentationModel) -> float:
     """Read the receptive field that the model works out from its layers."""
     return float(model.receptive_field)  # type: ignore[arg-type]
@@ -147,8 +168,27 @@ _PAPER = {"form": "paper"}
 _PAPER_UNET = {"form": "paper", "in_channels": 1, "num_classes": 2}
 _FCN_VGG16 = {"form": "paper", "backbone": "vgg16"}
 
+_CONTEXT = MappingProxyType({"backbone": "resnet101", "num_classes": 59})  # PASCAL Context
+_VOC = MappingProxyType({"backbone": "resnet101", "num_classes": 21})
+_LAYERS = "released code's layers"
+
+
+def _head(millions: float) -> PaperFigure:
+    """The head at 59 classes, counted from the layers of the released code."""
+    return PaperFigure("parameters of the head, in 10,000", millions * 1e6, _LAYERS, _CONTEXT, head_parameters, 1e4)
+
+
 FIGURES: Mapping[str, tuple[PaperFigure, ...]] = MappingProxyType(
     {
+        "ccnet": (
+            _head(23.95),
+            PaperFigure("parameters of the attention", 328_321, _LAYERS, _CONTEXT, parameters_of("attention")),
+        ),
+        "danet": (
+            _head(24.02),
+            PaperFigure("parameters of position attention", 328_321, _LAYERS, _CONTEXT, parameters_of("position.1")),
+            PaperFigure("parameters of channel attention", 1, _LAYERS, _CONTEXT, parameters_of("channel.1")),
+        ),
         "deconvnet": (
             PaperFigure("parameters, in millions", 252e6, "Noh et al. 2015, Section 4", _PAPER, rounded_to=1e6),
             PaperFigure("parameters", 251_772_245 + 33_408, "released net's layers", _PAPER),
@@ -169,6 +209,25 @@ FIGURES: Mapping[str, tuple[PaperFigure, ...]] = MappingProxyType(
             PaperFigure("heatmap for 628x628", 32, "released net, training", _PAPER, heatmap_for(628)),
             PaperFigure("receptive field", 380, "released net's layers", _PAPER, receptive_field),
         ),
+        "emanet": (
+            _head(11.16),
+            PaperFigure(
+                "parameters of reduction and unit, in 100,000",
+                10.0e6,
+                "Li et al. 2019, repository",
+                _VOC,
+                parameters_of("reduction", "attention"),
+                1e5,
+            ),
+            PaperFigure(
+                "their multiply-adds at 513x513, in 100 million",
+                43.1e9,
+                "Li et al. 2019, repository",
+                _VOC,
+                macs_of("reduction", "attention", side=513),
+                1e8,
+            ),
+        ),
         "fcn32s": (
             *_fcn("vgg16", 404, 134, 134_260_544, 134_346_581),
             *_fcn("alexnet", 355, 57, 56_868_224, 56_954_261),
@@ -184,6 +243,10 @@ FIGURES: Mapping[str, tuple[PaperFigure, ...]] = MappingProxyType(
             PaperFigure("parameters", 134_346_581 + 10_773 + 5_397, "released net's layers", _FCN_VGG16),
             PaperFigure("receptive field", 404, "Long et al. 2015, Table 1", _FCN_VGG16, receptive_field),
             PaperFigure("output for 500x500", 500, "released net", _FCN_VGG16, scores_for(500)),
+        ),
+        "hdnet": (
+            _head(23.96),
+            PaperFigure("parameters of the attention", 328_449, _LAYERS, _CONTEXT, parameters_of("spatial.1")),
         ),
         "unet": (
             PaperFigure("parameters", 31_030_658, "Ronneberger et al. 2015, Figure 1", _PAPER_UNET),
