@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from denseg.config import dump_config
 from denseg.errors import OutputError, RunError
 from denseg.report import write_report
 from denseg.runs import RunFolder
@@ -201,3 +204,20 @@ def test_a_page_that_cannot_be_written(
 def test_the_report_imports_no_torch() -> None:
     code = "import sys, denseg.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_samples_and_reasons_are_shown(tmp_path: Path, make_run: Callable[..., RunFolder]) -> None:
+    run = make_run(tmp_path / "run")
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "Training samples as the network saw them" not in page
+    run.samples_path.write_bytes(b"picture")
+    environment = run.environment() | {
+        "plan": [{"key": "train.batch_size", "value": 1, "reason": "4 training images & <few>"}]
+    }
+    (run.path / "environment.json").write_text(json.dumps(environment), encoding="utf-8")
+    config = run.config()
+    config = config.model_copy(update={"train": config.train.model_copy(update={"batch_size": 1})})
+    (run.path / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+    page = write_report(run).read_text(encoding="utf-8")
+    assert f'src="data:image/webp;base64,{base64.b64encode(b"picture").decode()}"' in page
+    assert "4 training images &amp; &lt;few&gt;" in page

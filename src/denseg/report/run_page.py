@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import shlex
 from collections.abc import Mapping
 from datetime import datetime
@@ -82,7 +83,8 @@ def render_report(facts: RunFacts) -> str:
         findings=tuple(facts.check.get("findings", ())) if facts.check else (),
         data_words=_data_words(facts),
         data_facts=_data_facts(facts, value),
-        changed=_changed(facts.config),
+        changed=_changed(facts),
+        samples=_samples(facts.run.samples_path),
         config_text=dump_config(facts.config),
         environment=_environment(facts),
         commands=_commands(facts),
@@ -180,11 +182,23 @@ def _data_facts(facts: RunFacts, value: Mapping[str, Any] | None) -> list[tuple[
     return result
 
 
-def _changed(config: RunConfig) -> list[tuple[str, str]]:
-    values, defaults = config.model_dump(mode="json"), RunConfig().model_dump(mode="json")
+def _changed(facts: RunFacts) -> list[tuple[str, str, str]]:
+    """List what differs from the defaults, with the planner's reason where it decided."""
+    values, defaults = facts.config.model_dump(mode="json"), RunConfig().model_dump(mode="json")
+    reasons = {str(row["key"]): str(row["reason"]) for row in facts.environment.get("plan") or ()}
     return [
-        (key, text) for key, text in _flat(values).items() if _flat(defaults).get(key) != text and key != "data.path"
+        (key, text, reasons.get(key, ""))
+        for key, text in _flat(values).items()
+        if _flat(defaults).get(key) != text and key != "data.path"
     ]
+
+
+def _samples(path: Path) -> str:
+    """Give the sheet of augmented samples as an address that holds it; empty where the run has none."""
+    try:
+        return "data:image/webp;base64," + base64.b64encode(path.read_bytes()).decode()
+    except OSError:
+        return ""
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -14,6 +14,7 @@
       checkpoints/                 state, last, best (.safetensors)
       evaluation/<split>.json      scores; <split>.npz counts of single images; <split>/<stem>.png predictions
       events…                      TensorBoard
+      samples.webp                 augmented samples with their masks
       report.html
 
 Every file is written whole or not at all. Importing this module imports no torch.
@@ -283,6 +284,11 @@ class RunFolder:
     def failed_batch_path(self) -> Path:
         """The batch that made the loss NaN or infinite, kept for a look."""
         return self._file("checkpoints/failed_batch.safetensors")
+
+    @property
+    def samples_path(self) -> Path:
+        """Augmented training samples with their masks, drawn before the first step."""
+        return self._file("samples.webp")
 
     @property
     def has_checkpoint(self) -> bool:

@@ -12,10 +12,14 @@ from denseg.models.checkpoint import save_checkpoint
 from denseg.runs.environment import source_commit
 from denseg.training.events import EventLog
 from denseg.training.guards import check_free_space
+from denseg.training.pictures import write_sheet
 from denseg.training.state import Position, save_state
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from denseg.config import RunConfig
     from denseg.runs.folder import RunFolder
@@ -46,6 +50,7 @@ class Keeper:
         self._config = config
         self._data = data
         self._events: EventLog | None = None
+        self._fingerprint: dict[str, Any] | None = None
 
     def check_space(self, model: nn.Module, states: int) -> None:
         """Refuse to start where the files would not fit.
@@ -102,10 +107,37 @@ class Keeper:
         self._events.scalars(step, values)
         self._events.flush()
 
+    def pictures(self, step: int, pictures: Mapping[str, NDArray[np.uint8]]) -> None:
+        """Write pictures to TensorBoard, after ``scalars`` of the same step.
+
+        Args:
+            step: Optimiser steps over the whole run.
+            pictures: ``(H, W, 3)`` by tag.
+        """
+        if self._events is not None:
+            for tag, pixels in pictures.items():
+                self._events.image(step, tag, pixels)
+            self._events.flush()
+
+    def sheet(self, pixels: NDArray[np.uint8]) -> None:
+        """Write the sheet of augmented samples.
+
+        Args:
+            pixels: ``(H, W, 3)``.
+        """
+        if self.active:
+            write_sheet(self.run.samples_path, pixels)
+
     def close(self) -> None:
         """Close the event file."""
         if self._events is not None:
             self._events.close()
+
+    def _seen(self) -> dict[str, Any]:
+        """What the pictures were like: by it the predictor tells of pictures that are not."""
+        if self._fingerprint is None:
+            self._fingerprint = dict((self.run.check() or {}).get("fingerprint") or {})
+        return {key: self._fingerprint[key] for key in ("images", "intensity") if key in self._fingerprint}
 
     def _checkpoint(self, model: nn.Module, path: Path, position: Position) -> None:
         row = position.history[-1]
@@ -116,6 +148,7 @@ class Keeper:
             "seed": self._config.seed,
             "class_pixels": list(self._data.train_counts),
             "scores": {key: value for key, value in row.items() if key.startswith("val_")},
+            **self._seen(),
         }
         save_checkpoint(
             model,

@@ -19,6 +19,7 @@ from denseg.training.evaluation import metric_value
 from denseg.training.fabric import create_fabric
 from denseg.training.loop import StageLoop, Surroundings
 from denseg.training.memory import keep_freed_memory
+from denseg.training.pictures import sample_sheet
 from denseg.training.stage import Stage
 from denseg.training.state import LoadedState, Position, take
 
@@ -87,6 +88,8 @@ def fit(
                 else:
                     kept = (2 if stage.train.optimizer == "adamw" else 1) + (stage.average is not None)
                     keeper.check_space(stage.model, kept)
+                    if position.all_steps == 0 and keeper.active:
+                        keeper.sheet(sample_sheet(stage.samples, data.classes))
                 run_status(run, fabric, "running", **facts)
                 with stop.deferred():
                     loop.run()

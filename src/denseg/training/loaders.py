@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from denseg.config import TrainConfig
     from denseg.training.setup import TrainingData
 
-__all__ = ["train_dataset", "train_loader", "validation_loader"]
+__all__ = ["train_dataset", "train_loader", "validation_dataset", "validation_loader"]
 
 
 def train_dataset(data: TrainingData, train: TrainConfig, crop: tuple[int, int], *, seed: int) -> SegmentationDataset:
@@ -75,18 +75,16 @@ def train_loader(dataset: SegmentationDataset, data: TrainingData, train: TrainC
     )
 
 
-def validation_loader(data: TrainingData, train: TrainConfig, *, fabric: Fabric) -> Loader:
-    """Make the loader of whole validation images.
+def validation_dataset(data: TrainingData) -> SegmentationDataset:
+    """Make the whole validation images.
 
     Args:
         data: The data set.
-        train: The stage's configuration.
-        fabric: Rank, processes and device.
 
     Returns:
-        The loader.
+        The images with their labels.
     """
-    dataset = SegmentationDataset(
+    return SegmentationDataset(
         data.val,
         encoding=data.encoding,
         normalization=data.normalization,
@@ -94,6 +92,22 @@ def validation_loader(data: TrainingData, train: TrainConfig, *, fabric: Fabric)
         max_pixels=data.max_pixels,
         cache=open_cache(data.cache_gb),
     )
+
+
+def validation_loader(
+    dataset: SegmentationDataset, data: TrainingData, train: TrainConfig, *, fabric: Fabric
+) -> Loader:
+    """Make the loader of whole validation images.
+
+    Args:
+        dataset: What ``validation_dataset`` gave.
+        data: The data set.
+        train: The stage's configuration.
+        fabric: Rank, processes and device.
+
+    Returns:
+        The loader.
+    """
     together = fabric.device.type == "cuda" and data.one_size
     return make_loader(
         dataset,

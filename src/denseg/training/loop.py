@@ -24,6 +24,7 @@ from denseg.training.evaluation import metric_value, scores_warnings
 from denseg.training.failure import explain_failure
 from denseg.training.guards import FiniteGuard, NotFiniteError, StepFacts, check_finite_model
 from denseg.training.optimizer import set_learning_rate, set_training_mode
+from denseg.training.pictures import Examples, example_pictures
 from denseg.training.schedule import learning_rate_factor
 from denseg.training.setup import step_seed
 from denseg.training.telling import class_line, epoch_line, event_values, metric_row
@@ -86,6 +87,7 @@ class StageLoop:
         self._around = around
         self._guard = FiniteGuard()
         self._scorer = Scorer(stage.model)
+        self._examples = Examples(0)
         self._said: set[str] = set()
         self._parts = stage.fabric.world_size * stage.train.accumulate
         # Summed where the loss is, so that no step waits for the device; float64 where there is one.
@@ -266,6 +268,9 @@ class StageLoop:
         around.keeper.scalars(position.all_steps, event_values(row))
         around.progress.message(epoch_line(row, position, stage.plan.epochs))
         if validation is not None:
+            pictures = example_pictures(stage.val_samples, self._examples.labels, self._data.classes)
+            tagged = {f"val/{stem}": pixels for stem, pixels in pictures.items()}
+            around.keeper.pictures(position.all_steps, tagged)
             around.progress.message(class_line(row, self._data.classes))
             self._warn(validation.counts.cpu().numpy())
 
@@ -279,6 +284,7 @@ class StageLoop:
 
     def _validate(self) -> Validation:
         stage, around = self.stage, self._around
+        self._examples = Examples(len(self._data.val), step=stage.fabric.world_size)
         done = 0
 
         def on_batch(images: int) -> None:
@@ -301,6 +307,7 @@ class StageLoop:
                 device=stage.fabric.device,
                 memory_format=stage.memory_format,
                 on_batch=on_batch,
+                on_labels=self._examples if around.keeper.active else None,
             )
         if stage.fabric.world_size > 1:
             for tensor in (result.counts, result.loss_sums, result.loss_masses):

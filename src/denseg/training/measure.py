@@ -18,16 +18,17 @@ from denseg.losses import CompositeLoss
 from denseg.models import feature_channels
 from denseg.training.balance import balance_loss
 from denseg.training.fabric import device_kind
-from denseg.training.loaders import train_dataset
+from denseg.training.loaders import train_dataset, validation_dataset
 from denseg.training.memory import keep_freed_memory
 from denseg.training.optimizer import create_optimizer, set_training_mode
 from denseg.training.setup import create_stage_model, crop_size, stage_train
-from denseg.training.validation import crop_target
+from denseg.training.validation import Scorer, crop_target
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from denseg.config import RunConfig
+    from denseg.models import SegmentationModel
     from denseg.training.setup import TrainingData
 
 __all__ = ["Costs", "Spent", "activation_bytes", "measure_costs"]
@@ -205,20 +206,10 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
     return torch.autocast(device.type, dtype=dtypes[precision]) if precision in dtypes else nullcontext()
 
 
-def _time_image(config: RunConfig, data: TrainingData, model: torch.nn.Module, device: torch.device) -> Spent:
+def _time_image(config: RunConfig, data: TrainingData, model: SegmentationModel, device: torch.device) -> Spent:
     """Score a validation image twice, and time the second."""
-    from denseg.data.dataset import SegmentationDataset
-
-    dataset = SegmentationDataset(
-        data.val[:1],
-        encoding=data.encoding,
-        normalization=data.normalization,
-        ignore_index=data.classes.ignore_index,
-        max_pixels=data.max_pixels,
-    )
-    from denseg.training.validation import Scorer
-
-    scorer = Scorer(model)  # type: ignore[arg-type]
+    dataset = validation_dataset(data)
+    scorer = Scorer(model)
     model.eval()
 
     def score() -> None:

@@ -15,7 +15,7 @@ from denseg.losses import CompositeLoss
 from denseg.models import feature_channels, split_parameters
 from denseg.training.average import WeightAverage
 from denseg.training.balance import balance_loss
-from denseg.training.loaders import train_dataset, train_loader, validation_loader
+from denseg.training.loaders import train_dataset, train_loader, validation_dataset, validation_loader
 from denseg.training.optimizer import create_optimizer, freeze_parts, load_optimizer_tensors, optimizer_tensors
 from denseg.training.setup import (
     create_stage_model,
@@ -53,7 +53,8 @@ class Stage:
         loss: The composite loss, on the device.
         samples: Training samples, augmented.
         loader: Training batches.
-        val_loader: Whole validation images.
+        val_samples: Whole validation images.
+        val_loader: The same in batches.
         plan: How long the stage is.
         crop: ``(height, width)`` of training samples.
         frozen: Names of parameters that do not learn.
@@ -100,7 +101,8 @@ class Stage:
         self.crop = crop_size(self.train, model)
         self.samples = train_dataset(data, self.train, self.crop, seed=config.seed)
         self.loader = train_loader(self.samples, data, self.train, fabric=fabric)
-        self.val_loader = validation_loader(data, self.train, fabric=fabric)
+        self.val_samples = validation_dataset(data)
+        self.val_loader = validation_loader(self.val_samples, data, self.train, fabric=fabric)
         self.plan = plan_stage(config, index, len(self.loader))
         parts = split_parameters(model)
         self.frozen = freeze_parts(model, self.train, self.plan.freeze, parts)

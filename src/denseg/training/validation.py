@@ -126,6 +126,7 @@ def validate(
     device: torch.device,
     memory_format: torch.memory_format = torch.contiguous_format,
     on_batch: Callable[[int], None] | None = None,
+    on_labels: Callable[[Tensor, Tensor], None] | None = None,
 ) -> Validation:
     """Count a split in evaluation mode; the caller puts the model back into training mode.
 
@@ -138,6 +139,7 @@ def validate(
         device: Where to compute.
         memory_format: Of the images.
         on_batch: Called after each batch with the number of its images; may raise to stop.
+        on_labels: Called with the indices of the images of a batch and their predicted labels ``(B, H, W)``.
 
     Returns:
         The counts.
@@ -161,6 +163,8 @@ def validate(
             mass = at_input.mass(target, size=None, **maps).double()
             sums += torch.stack([parts[name] for name in loss.members]).double() * mass
             masses += mass
+        if on_labels is not None:
+            on_labels(batch["index"], labels)
         if on_batch is not None:
             on_batch(len(target))
     return Validation(counts, sums, masses)
