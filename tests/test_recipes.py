@@ -6,9 +6,11 @@ from __future__ import annotations
 import importlib.resources
 
 import pytest
+import torch
 
-from denseg.config import dump_config, load_config, recipe_names
-from denseg.models import create_model
+from denseg.config import dump_config, load_config, recipe_names, stage_configs
+from denseg.models import create_model, split_parameters
+from denseg.training.optimizer import create_optimizer
 
 
 def text_of(name: str) -> str:
@@ -26,9 +28,17 @@ def test_a_recipe_builds_its_model_and_replays(name: str) -> None:
     options = model.options | ({} if model.width is None else {"width": model.width})
     if model.form != "modern":
         options["form"] = model.form
-    create_model(
-        model.name, num_classes=2, backbone=model.backbone, output_stride=model.output_stride, in_channels=3, **options
-    )
+    with torch.device("meta"):
+        network = create_model(
+            model.name,
+            num_classes=2,
+            backbone=model.backbone,
+            output_stride=model.output_stride,
+            in_channels=3,
+            **options,
+        )
+    for _, train in stage_configs(config):
+        create_optimizer(network, train, split_parameters(network))  # every part is one of this network's
     assert load_config(base=load_config(name).model_dump(mode="json")) == config
     assert dump_config(config)
 

@@ -165,3 +165,15 @@ def test_state_put_back_goes_on_bit_for_bit(values: dict[str, Any], memory_forma
     for name, value in optimizer_tensors(optimizer).items():
         assert torch.equal(value, optimizer_tensors(resumed)[name])
         assert value.stride() == optimizer_tensors(resumed)[name].stride()
+
+
+def test_depthwise_kernels_are_a_part() -> None:
+    """DeepLab's released code spares them weight decay."""
+    net = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 8, 1), nn.Conv2d(8, 8, 3, groups=2))
+    optimizer = create_optimizer(net, config(weight_decay=0.5, parts={"depthwise": {"weight_decay": 0}}))
+    decays = {name: group["weight_decay"] for group in optimizer.param_groups for name in group["names"]}
+    assert {name: decay for name, decay in decays.items() if name.endswith("weight")} == {
+        "0.weight": 0,
+        "1.weight": 0.5,
+        "2.weight": 0.5,
+    }

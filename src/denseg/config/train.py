@@ -47,7 +47,7 @@ class TrainConfig(Section):
     decay_norm_and_bias: bool = Field(False, description="decay normalisation weights and biases too")
     parts: dict[str, PartConfig] = Field(
         default_factory=dict,
-        description="multipliers by part: `backbone`, `head`, `bias`, `norm`, or a prefix of parameter names",
+        description="multipliers by part: `backbone`, `head`, `bias`, `norm`, `depthwise`, or a prefix of names",
     )
     schedule: Literal["poly", "cosine", "step", "constant", "one_cycle"] = Field(
         "poly", description="how the learning rate moves"

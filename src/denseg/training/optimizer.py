@@ -23,7 +23,7 @@ __all__ = [
     "set_training_mode",
 ]
 
-_KINDS = ("backbone", "head", "bias", "norm")
+_KINDS = ("backbone", "head", "bias", "depthwise", "norm")
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 
 
@@ -185,7 +185,7 @@ def _scalar_device(parameter: Tensor, optimizer: torch.optim.Optimizer) -> torch
 
 
 def _part_members(model: nn.Module, parts: Mapping[str, Iterable[str]]) -> dict[str, set[str]]:
-    members: dict[str, set[str]] = {"backbone": set(), "head": set(), "bias": set(), "norm": set(), "": set()}
+    members: dict[str, set[str]] = {name: set() for name in (*_KINDS, "")}
     for name, names in parts.items():
         members[name] = set(names)
     members[""] = {name for name, _ in model.named_parameters()}
@@ -193,6 +193,8 @@ def _part_members(model: nn.Module, parts: Mapping[str, Iterable[str]]) -> dict[
     for prefix, module in model.named_modules():
         if isinstance(module, _NORMS):
             members["norm"] |= {f"{prefix}.{name}" for name, _ in module.named_parameters(recurse=False)}
+        elif isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
+            members["depthwise"].add(f"{prefix}.weight")
     return members
 
 
