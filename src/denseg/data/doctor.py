@@ -159,7 +159,7 @@ def _conclude(inventory: Inventory, facts: Sequence[tuple[Pair, PairFacts]], con
     for row, (pair, image) in enumerate(zip(pairs, images, strict=True)):
         if pair.window is None:  # windows of one raster are alike in many ways
             thumbnails[row] = image.thumbnail
-    likeness = find_likeness(pairs, thumbnails)
+    likeness = find_likeness(pairs, thumbnails, [image.anchors for image in images])
     findings += [*proposal.findings, *_about_labels(pairs, counts, proposal), *check_splits(pairs, likeness)]
     if not any(pair.split or pair.group for pair in pairs):
         groups = suggest_groups(pairs, likeness)

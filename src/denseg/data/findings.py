@@ -66,6 +66,8 @@ CODES: Mapping[str, tuple[Severity, str]] = MappingProxyType(
         "duplicates": ("warning", "the same picture comes several times in one split"),
         "near-duplicates-across-splits": ("warning", "nearly the same picture lies in several splits"),
         "near-duplicates": ("warning", "nearly the same picture comes several times in one split"),
+        "overlapping-crops-across-splits": ("warning", "crops of different splits show the same part of a scene"),
+        "overlapping-crops": ("info", "crops of one scene overlap"),
         "video-neighbours": ("warning", "pictures follow each other like frames of a video or slices of a volume"),
         "same-name-across-splits": ("warning", "one name stands for different pictures in several splits"),
     }

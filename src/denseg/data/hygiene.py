@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from denseg.data.anchors import Anchors, find_overlaps
 from denseg.data.findings import Finding, find
 from denseg.data.folder import Pair
 from denseg.files import sha256_of
@@ -59,25 +60,34 @@ class Likeness:
         copies: Groups of indices with equal content.
         near: Pairs of indices whose thumbnails nearly agree; copies among them.
         series: Frames of videos, slices of volumes.
+        crops: Two indices of overlapping crops that are no frames of one video, and by how many rows and columns the
+            second one is shifted.
     """
 
     copies: tuple[tuple[int, ...], ...]
     near: tuple[tuple[int, int], ...]
     series: tuple[Series, ...]
+    crops: tuple[tuple[int, int, int, int], ...] = ()
 
 
-def find_likeness(pairs: Sequence[Pair], thumbnails: Thumbnails) -> Likeness:
+def find_likeness(pairs: Sequence[Pair], thumbnails: Thumbnails, anchors: Sequence[Anchors] = ()) -> Likeness:
     """Compare every picture with every other.
 
     Args:
         pairs: The N pairs.
         thumbnails: ``(N, 16, 16)``.
+        anchors: Of each picture, see :func:`~denseg.data.anchors.find_anchors`.
 
     Returns:
         What is alike.
     """
     copies = find_copies(pairs, [thumbnail.tobytes() for thumbnail in thumbnails])
-    return Likeness(tuple(map(tuple, copies)), tuple(_near_pairs(thumbnails)), _find_series(pairs, thumbnails))
+    near, series = tuple(_near_pairs(thumbnails)), _find_series(pairs, thumbnails)
+    film = {
+        index: place for place, one in enumerate(series) for index in one.members
+    }  # a moving camera is told as such
+    crops = [one for one in find_overlaps(anchors) if film.get(one[0], -1) != film.get(one[1], -2)]
+    return Likeness(tuple(map(tuple, copies)), near, series, tuple(crops))
 
 
 def check_splits(pairs: Sequence[Pair], likeness: Likeness) -> list[Finding]:
@@ -93,6 +103,7 @@ def check_splits(pairs: Sequence[Pair], likeness: Likeness) -> list[Finding]:
     return [
         *_about_copies(pairs, likeness.copies),
         *_about_near(pairs, likeness.near, likeness.copies),
+        *_about_crops(pairs, likeness.crops),
         *_about_series(pairs, likeness.series),
     ]
 
@@ -139,7 +150,7 @@ def suggest_groups(pairs: Sequence[Pair], likeness: Likeness) -> dict[int, str]:
         return index
 
     alike = [pair for copies in likeness.copies for pair in pairwise(copies)]
-    for first, second in [*alike, *likeness.near]:
+    for first, second, *_ in [*alike, *likeness.near, *likeness.crops]:
         if first not in groups and second not in groups:
             parent[root(second)] = root(first)
     clusters: dict[int, list[int]] = defaultdict(list)
@@ -226,6 +237,27 @@ def _about_near(
             action = "train and score on them as they are; they count for less than their number"
             files = [pairs[index].image for index in touched]
             findings.append(find("near-duplicates", message, action, files=files))
+    return findings
+
+
+def _about_crops(pairs: Sequence[Pair], crops: Sequence[tuple[int, int, int, int]]) -> list[Finding]:
+    findings = []
+    across = [one for one in crops if pairs[one[0]].split != pairs[one[1]].split]
+    for code, found in (
+        ("overlapping-crops-across-splits", across),
+        ("overlapping-crops", [one for one in crops if one not in across]),
+    ):
+        if not found:
+            continue
+        first, second, down, right = found[0]
+        message = f"{_some(len(found), 'pair of pictures shows', 'pairs of pictures show')} the same part of a scene,"
+        message += f" first {_example(pairs, (first, second))}, shifted by {abs(down)} rows and {abs(right)} columns"
+        given = any(pair.split for pair in pairs)
+        action = "train on them as they are" if given else "keep them on one side of the split"
+        if found is across:
+            action = "look at them; scores on such pictures say little. `group` in dataset.yaml keeps scenes together"
+        files = list(dict.fromkeys(_files(pairs, [one[:2] for one in found])))
+        findings.append(find(code, message, action, files=files, count=len(found)))
     return findings
 
 

@@ -160,6 +160,7 @@ def _unpack(content: bytes) -> PairFacts:
     for key in ("low", "high", "mean", "std"):
         image[key] = tuple(image[key])
     image |= {"info": ImageInfo(**image["info"]), "thumbnail": _from_array(image["thumbnail"])}
+    image["anchors"] = _from_array(image["anchors"])
     for key in ("values", "counts", "flat"):
         mask[key] = _from_array(mask[key])
     mask["info"] = ImageInfo(**mask["info"])

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from denseg.data.anchors import find_anchors
 from denseg.data.decode import glance
 from denseg.data.images import ImageInfo, image_info, to_image
 from denseg.data.inventory import Pair
@@ -51,6 +52,7 @@ class ImageFacts:
         holes: Share of pixels that are not finite or declared to hold no data.
         levels: Distinct colours in a small part of the sample: few for a mask that was taken for a picture.
         thumbnail: ``(16, 16)`` uint8 grey picture, stretched to its own range; all zero for a constant one.
+        anchors: ``(n, 3)`` blocks by which overlapping crops are found, see :mod:`~denseg.data.anchors`.
     """
 
     info: ImageInfo
@@ -61,6 +63,7 @@ class ImageFacts:
     holes: float
     levels: int
     thumbnail: NDArray[np.uint8]
+    anchors: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +164,8 @@ def _image_facts(look: Look) -> ImageFacts:
         if _constant(thin):
             thin = np.asarray(picture).reshape(-1, 1, thin.shape[2])  # perhaps only the sample is constant
         plane = picture.getchannel(1) if picture.mode == "RGB" else picture
-        return _facts(header, thin, 0.0, orient(_shrunk(plane), header.orientation))
+        shape = orient(_shrunk(plane), header.orientation)
+        return _facts(header, thin, 0.0, shape, find_anchors(np.asarray(plane)))
     decoded = decode_image(pair, max_pixels=look.max_pixels)
     image = to_image(decoded)
     holes = 0.0 if decoded.hole is None else float(decoded.hole.mean())
@@ -175,10 +179,19 @@ def _image_facts(look: Look) -> ImageFacts:
         thin = image
     middle = np.ascontiguousarray(image[:, :, image.shape[2] // 2])
     plane = Image.fromarray(middle if middle.dtype == np.uint8 else middle.astype(np.float32))
-    return _facts(decoded.header, thin, holes, _shrunk(plane))
+    # The lowest byte of 16 bits is the lively one; floats and windows of one raster have no crops to look for.
+    deep = middle.dtype.kind == "f" or pair.window is not None
+    anchors = np.zeros((0, 3), np.int64) if deep else find_anchors(middle.astype(np.uint8))
+    return _facts(decoded.header, thin, holes, _shrunk(plane), anchors)
 
 
-def _facts(header: Header, thin: NDArray[Any], holes: float, thumbnail: NDArray[np.float32]) -> ImageFacts:
+def _facts(
+    header: Header,
+    thin: NDArray[Any],
+    holes: float,
+    thumbnail: NDArray[np.float32],
+    anchors: NDArray[np.int64],
+) -> ImageFacts:
     sample: NDArray[np.float64] = np.ascontiguousarray(thin.reshape(-1, thin.shape[2]).T, np.float64)  # (C, n)
     mean = sample.mean(1)
     centred = sample - mean[:, None]
@@ -193,6 +206,7 @@ def _facts(header: Header, thin: NDArray[Any], holes: float, thumbnail: NDArray[
         holes=holes,
         levels=len(set((_MIX[: len(sample)] @ sample[:, ::16]).tolist())),
         thumbnail=stretched.astype(np.uint8),
+        anchors=anchors,
     )
 
 
