@@ -147,6 +147,11 @@ def heatmap_for(side: int) -> Callable[[SegmentationModel], float]:
     return lambda model: _run(model, side).heatmap.shape[-1]
 
 
+def macs_for(side: int) -> Callable[[SegmentationModel], float]:
+    """Make a measure of the multiply-adds for an image of a side."""
+    return lambda model: describe(model, (side, side)).macs
+
+
 def _run(model: SegmentationModel, side: int) -> Any:
     with torch.no_grad():
         return model(torch.empty(1, model.in_channels, side, side, device="meta"))
@@ -178,6 +183,11 @@ def _head(millions: float) -> PaperFigure:
     return PaperFigure("parameters of the head, in 10,000", millions * 1e6, _LAYERS, _CONTEXT, head_parameters, 1e4)
 
 
+_XCEPTION = {name: {"backbone": name, "output_stride": 16} for name in ("xception41", "xception65", "xception71")}
+_MOBILENET = {"backbone": "mobilenetv2_100", "dilations": (), "decoder": False}
+_DEEP_PSPNET = {"backbone": "resnet101", "stem": "deep", "num_classes": 150}
+_ZOO = "TensorFlow DeepLab model zoo"
+
 FIGURES: Mapping[str, tuple[PaperFigure, ...]] = MappingProxyType(
     {
         "ccnet": (
@@ -193,6 +203,37 @@ FIGURES: Mapping[str, tuple[PaperFigure, ...]] = MappingProxyType(
             PaperFigure("parameters, in millions", 252e6, "Noh et al. 2015, Section 4", _PAPER, rounded_to=1e6),
             PaperFigure("parameters", 251_772_245 + 33_408, "released net's layers", _PAPER),
             PaperFigure("output for 224x224", 224, "Noh et al. 2015, Figure 2", _PAPER, scores_for(224)),
+        ),
+        "deeplab_v1": (
+            PaperFigure("parameters", 20_505_429, "released net's layers (vgg16_20M)", {"backbone": "vgg16"}),
+            PaperFigure("heatmap for 321x321", 41, "released net", {"backbone": "vgg16"}, heatmap_for(321)),
+        ),
+        "deeplab_v2": (
+            PaperFigure("parameters", 44_048_532, "released net's layers", {"backbone": "resnet101"}),
+            PaperFigure("parameters", 37_877_652, "released net's layers", {"backbone": "vgg16"}),
+            PaperFigure("heatmap for 321x321", 41, "released net", {"backbone": "resnet101"}, heatmap_for(321)),
+        ),
+        "deeplab_v3": (
+            PaperFigure("heatmap for 513x513", 33, "Chen et al. 2017", {"output_stride": 16}, heatmap_for(513)),
+            PaperFigure("heatmap for 513x513", 65, "Chen et al. 2017", {"output_stride": 8}, heatmap_for(513)),
+        ),
+        "deeplab_v3_plus": (
+            PaperFigure(
+                "parameters of the trunk", 24_920_560, "released net", _XCEPTION["xception41"], trunk_parameters
+            ),
+            PaperFigure(
+                "parameters of the trunk", 37_867_312, "released net", _XCEPTION["xception65"], trunk_parameters
+            ),
+            PaperFigure(
+                "parameters of the trunk", 40_289_736, "released net", _XCEPTION["xception71"], trunk_parameters
+            ),
+            PaperFigure("parameters", 41_055_413, "released net's layers", _XCEPTION["xception65"]),
+            PaperFigure(
+                "multiply-adds at 513x513", 54.17e9, _ZOO, _XCEPTION["xception65"], macs_for(513), rounded_to=1e9
+            ),
+            PaperFigure("parameters", 2.11e6, "released net's layers", _MOBILENET, rounded_to=1e4),
+            PaperFigure("multiply-adds at 513x513", 2.75e9, _ZOO, _MOBILENET, macs_for(513), rounded_to=5e7),
+            PaperFigure("heatmap for 513x513", 129, "released net", _XCEPTION["xception65"], heatmap_for(513)),
         ),
         "dilated_context": (
             PaperFigure("parameters, basic", 134_346_581 + 28_392, "Yu and Koltun 2016, Table 1", _PAPER),
@@ -247,6 +288,15 @@ FIGURES: Mapping[str, tuple[PaperFigure, ...]] = MappingProxyType(
         "hdnet": (
             _head(23.96),
             PaperFigure("parameters of the attention", 328_449, _LAYERS, _CONTEXT, parameters_of("spatial.1")),
+        ),
+        "parsenet": (
+            PaperFigure("stride", 8, "Liu et al. 2015, on DeepLab-LargeFOV", {"backbone": "vgg16"}, total_stride),
+        ),
+        "pspnet": (
+            PaperFigure("heatmap for 473x473", 60, "released net, ADE20K", _DEEP_PSPNET, heatmap_for(473)),
+            PaperFigure("heatmap for 713x713", 90, "released net, Cityscapes", _DEEP_PSPNET, heatmap_for(713)),
+            PaperFigure("stride", 8, "released net", _DEEP_PSPNET, total_stride),
+            _head(23.10),
         ),
         "unet": (
             PaperFigure("parameters", 31_030_658, "Ronneberger et al. 2015, Figure 1", _PAPER_UNET),
