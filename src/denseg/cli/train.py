@@ -43,9 +43,21 @@ def train(  # noqa: PLR0913 - one parameter per option
         str | None,
         typer.Option("--budget", metavar="TIME", help="Time for the whole command, such as 30m; decides the epochs."),
     ] = None,
+    verify_resume: Annotated[
+        bool,
+        typer.Option("--verify-resume", help="Train a few steps with and without a stop, and compare; leaves no run."),
+    ] = False,
     json_path: JsonOption = None,
 ) -> None:
     """Train a model on a folder; Ctrl-C saves, --resume goes on."""
+    if verify_resume:
+        from denseg.workflows.verify import verify_resume as verify
+
+        proof = verify(
+            data, model=model, backbone=backbone, recipe=recipe, settings=settings or (), init=init, device=device
+        )
+        emit(proof.lines(), proof.to_json(), json_path)
+        return
     from denseg.workflows.train import train as run
 
     result = run(

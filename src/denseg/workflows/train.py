@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from denseg.training.setup import TrainingData
     from denseg.training.state import LoadedState
 
-__all__ = ["TrainResult", "train"]
+__all__ = ["DEFAULT_RECIPE", "TrainResult", "begin_run", "setting_words", "train"]
 
 # What may differ between the command that resumes a run and the one that started it: none of it changes the result.
 RESUMABLE = ("device", "plan", "recipe", "train.workers", "train.checkpoint_every")
@@ -123,13 +123,38 @@ def train(  # noqa: PLR0913 - the options of the command
         InterruptedRunError: Ctrl-C or SIGTERM; everything is saved.
     """
     display = create_progress(progress and _is_leader()) if isinstance(progress, bool) else progress
-    said = {"model.name": model, "model.backbone": backbone, "init": init, "device": device, "train.budget": budget}
-    words = [f"{key}={json.dumps(value)}" for key, value in said.items() if value is not None] + list(settings)
+    words = setting_words(model=model, backbone=backbone, init=init, device=device, budget=budget, settings=settings)
     with stoppable(_STOPPED) as stop:
         try:
             return _train(Path(path), recipe, words, None if out is None else Path(out), resume, display, stop)
         finally:
             display.close()
+
+
+def setting_words(
+    *,
+    model: str | None,
+    backbone: str | None,
+    init: str | None,
+    device: str | None,
+    settings: Sequence[str],
+    budget: str | None = None,
+) -> list[str]:
+    """Put what the options of the command say into ``key=value``, before what ``--set`` says.
+
+    Args:
+        model: Catalog name.
+        backbone: Name of the backbone.
+        init: Where the first weights come from.
+        device: Where to train.
+        settings: ``key=value``.
+        budget: Time.
+
+    Returns:
+        The settings; none for what is empty.
+    """
+    said = {"model.name": model, "model.backbone": backbone, "init": init, "device": device, "train.budget": budget}
+    return [f"{key}={json.dumps(value)}" for key, value in said.items() if value is not None] + list(settings)
 
 
 def _train(
@@ -174,7 +199,7 @@ def _train(
                 )
             data = _go_on(run, config, loaded, progress)
         else:
-            config, data = _begin(path, config, out, held if leader else None, progress, started)
+            config, data = begin_run(path, config, out, held if leader else None, progress, started)
         return _run(run, config, data, loaded, leader=leader, progress=progress, stop=stop)
 
 
@@ -220,15 +245,31 @@ def _run(
         raise
 
 
-def _begin(
+def begin_run(
     path: Path,
     config: RunConfig,
     out: Path,
     held: contextlib.ExitStack | None,
     progress: Progress,
-    started: tuple[float, float],
+    started: tuple[float, float] | None = None,
 ) -> tuple[RunConfig, TrainingData]:
-    """Look at the data, decide everything, and create the run folder."""
+    """Look at the data, decide everything, and create the run folder.
+
+    Args:
+        path: The data folder.
+        config: What the user said, over recipe and defaults.
+        out: The run folder.
+        held: Takes the lock of the folder; where ``None``, no folder is created.
+        progress: Where to tell how it goes.
+        started: Clocks when the command began, see ``plan_run``; now if ``None``.
+
+    Returns:
+        The resolved configuration and the data set.
+
+    Raises:
+        DataError: The data would spoil training.
+    """
+    started = started or (time.monotonic(), time.process_time())
     from denseg.training.budget import plan_run
     from denseg.training.fabric import share_text
     from denseg.training.precheck import check_wishes
