@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from denseg.cli.output import DeviceOption, JsonOption, SettingsOption, emit, parse_size
+from denseg.errors import UsageError
 
 __all__ = ["inspect"]
 
@@ -39,6 +40,13 @@ def inspect(  # noqa: PLR0913 - the options of the command
         typer.Option("--image", metavar="FILE", help="Draw what the context layers of --checkpoint make of an image."),
     ] = None,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the pictures.")] = Path("inspection"),
+    pixel: Annotated[
+        str | None,
+        typer.Option("--pixel", metavar="ROW,COL", help="Explain the class of this pixel of --image; else the middle."),
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option("--class", metavar="NAME", help="The class to follow there; else the predicted one.")
+    ] = None,
     latency: Annotated[bool, typer.Option("--latency", help="Time one image of --size, and tell its memory.")] = False,
     data: Annotated[
         Path | None,
@@ -61,8 +69,18 @@ def inspect(  # noqa: PLR0913 - the options of the command
         kernels=kernels,
         image=image,
         out=out,
+        pixel=None if pixel is None else _pixel(pixel),
+        label=label,
         latency=latency,
         data=data,
         device=device,
     )
     emit(inspection.lines(layers=layers), inspection.to_json(), json_path)
+
+
+def _pixel(text: str) -> tuple[int, int]:
+    """Read row and column of a pixel, for example ``120,340``."""
+    parts = text.split(",")
+    if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts):
+        raise UsageError(f"--pixel takes ROW,COL, for example 120,340; got {text!r}")
+    return int(parts[0]), int(parts[1])

@@ -18,6 +18,7 @@ from denseg.models.figures import FigureCheck, check_figures
 from denseg.types import ModelSpec
 from denseg.workflows.inspect_features import draw_features
 from denseg.workflows.inspect_kernels import inspect_kernels
+from denseg.workflows.inspect_pixel import PixelReport, explain_image
 from denseg.workflows.inspect_sight import fit_to_data, sight_parts, speed_part
 from denseg.workflows.models import header_of
 
@@ -114,6 +115,8 @@ def inspect_model(  # noqa: PLR0913 - the options of the command
     kernels: bool = False,
     image: Path | str | None = None,
     out: Path | str = "inspection",
+    pixel: tuple[int, int] | None = None,
+    label: str | None = None,
     latency: bool = False,
     data: Path | str | None = None,
     device: str = "auto",
@@ -128,8 +131,11 @@ def inspect_model(  # noqa: PLR0913 - the options of the command
         checkpoint: A run folder or a checkpoint.
         settings: ``model.KEY=VALUE``, for example ``model.output_stride=8``.
         kernels: Average the network's square kernels, tap by tap.
-        image: Draw what the network's context layers make of this image; needs a checkpoint.
+        image: Draw what the network's context layers make of this image, and why a pixel got its class; needs a
+            checkpoint.
         out: Folder for the pictures.
+        pixel: Row and column of the pixel of the image whose class is explained; the middle if ``None``.
+        label: Name of the class that is followed there; the one that the model chose if ``None``.
         latency: Time the model on one image, and tell its memory.
         data: Say whether what the model sees fits the objects of this data folder.
         device: Where to compute, if at all.
@@ -142,6 +148,8 @@ def inspect_model(  # noqa: PLR0913 - the options of the command
     """
     if name is None and checkpoint is None:
         raise UsageError("give the name of a model, or --checkpoint")
+    if image is None and (pixel is not None or label is not None):
+        raise UsageError("--pixel and --class explain a pixel of an image; give it with --image")
     if image is not None and checkpoint is None:
         raise UsageError("pictures of an image need trained weights; give --checkpoint, a run or a file")
     if checkpoint is not None:
@@ -159,6 +167,7 @@ def inspect_model(  # noqa: PLR0913 - the options of the command
     backbone_parameters = sum(value.numel() for key, value in model.named_parameters() if key in names)
     paper = header_of(MODELS[model.spec.name].modern)
     figures = check_figures(model.spec.name, backbone or model.spec.arguments.get("backbone"))
+    explained: PixelReport | None = None
     parts: list[InspectionPart] = [*sight_parts(model, size)]
     if latency:
         parts.append(speed_part(model, size, device))
@@ -166,8 +175,11 @@ def inspect_model(  # noqa: PLR0913 - the options of the command
         parts.append(inspect_kernels(model))
     if image is not None and checkpoint is not None:
         parts.append(draw_features(checkpoint, image, Path(out)))
+        explained = explain_image(checkpoint, image, Path(out), pixel=pixel, label=label)
+        parts.append(explained)
     if data is not None:
-        parts.append(fit_to_data(data, parts[1].to_json()))
+        effective = None if explained is None else explained.field.size
+        parts.append(fit_to_data(data, parts[1].to_json(), effective))
     return Inspection(model.spec, size, describe(model, size), backbone_parameters, paper, figures, tuple(parts))
 
 

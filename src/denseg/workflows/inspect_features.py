@@ -34,7 +34,7 @@ from denseg.workflows.sheets import Panel, write_sheet
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["FeatureReport", "class_centers", "context_of", "draw_features"]
+__all__ = ["FeatureReport", "class_centers", "context_of", "draw_features", "read_input"]
 
 MAX_PIXELS = 2048 * 2048
 """Larger images are not drawn: the network sees the image whole."""
@@ -111,7 +111,7 @@ def draw_features(checkpoint: Path | str, image: Path | str, out: Path) -> Featu
     """
     path = checkpoint_path(checkpoint)
     model, metadata = load_checkpoint(path)
-    x, shown = _read(Path(image), model, metadata, path)
+    x, shown = read_input(Path(image), model, metadata, path)
     seen: dict[str, tuple[nn.Module, Tensor, Tensor]] = {}
     handles = [
         layer.register_forward_hook(functools.partial(_note, seen, name))
@@ -194,8 +194,22 @@ def _note(seen: dict[str, Any], name: str, layer: nn.Module, inputs: tuple[Tenso
     seen[name] = (layer, inputs[0], output)
 
 
-def _read(image: Path, model: Any, metadata: Any, path: Path) -> tuple[Tensor, NDArray[np.uint8]]:
-    """Read the image as the network takes it and as a screen shows it."""
+def read_input(image: Path, model: Any, metadata: Any, path: Path) -> tuple[Tensor, NDArray[np.uint8]]:
+    """Read the image as the network takes it and as a screen shows it.
+
+    Args:
+        image: The image's file.
+        model: The network.
+        metadata: What its checkpoint says.
+        path: The checkpoint, for messages.
+
+    Returns:
+        ``(1, C, H, W)`` normalised, and ``(H, W, 3)`` to look at.
+
+    Raises:
+        UsageError: The image is too large, or the network takes only sizes of its own.
+        ImageError: Its values are of another range than the network was trained on.
+    """
     if model.geometry.size_step > 1:
         raise UsageError(f"the network of {path} takes only sizes of its own; pictures are drawn of any-size models")
     if metadata["normalization"] is None:
