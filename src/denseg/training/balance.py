@@ -73,7 +73,7 @@ def balance_loss(config: TrainConfig, counts: Sequence[int]) -> dict[str, float 
     weights = list(class_weights(config.class_weight, counts))
     balanced: dict[str, float | dict[str, Any]] = {}
     for name, value in config.loss.items():
-        options = dict(value) if isinstance(value, Mapping) else {"weight": value}
+        options: dict[str, Any] = dict(value) if isinstance(value, Mapping) else {"weight": value}
         if "class_weight" in loss_options(name):
             options.setdefault("class_weight", weights)
         balanced[name] = options

@@ -9,8 +9,8 @@ import time
 from datetime import timedelta
 
 import torch
-import torch.distributed
 from lightning_fabric import Fabric
+from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 from denseg.errors import ConfigError, UsageError
 
@@ -47,7 +47,7 @@ def choose_precision(device: str) -> str:
     kind = device_kind(device)
     if kind == "cuda":
         return "bf16" if torch.cuda.get_device_capability()[0] >= 8 else "32"
-    if kind == "cpu" and torch.backends.mkldnn.is_available():
+    if kind == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "32"
     return "32"
 
@@ -114,8 +114,8 @@ def share_text(text: str | None) -> str:
         return text or ""
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     hosted = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # the launcher keeps the store
-    store = torch.distributed.TCPStore(host, port, is_master=rank == 0 and not hosted, timeout=PLANNING_TIME)
-    shared = torch.distributed.PrefixStore("denseg", store)
+    store = TCPStore(host, port, is_master=rank == 0 and not hosted, timeout=PLANNING_TIME)
+    shared = PrefixStore("denseg", store)
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     if text is not None:
         shared.set(f"text/{attempt}", text)

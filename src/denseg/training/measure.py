@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from denseg.training.setup import TrainingData
 
 __all__ = ["Costs", "Spent", "activation_bytes", "measure_costs"]
+
+Result = TypeVar("Result")
 
 STEPS = 3
 """Steps that are timed, after one that warms up."""
@@ -172,10 +174,10 @@ def activation_bytes(config: RunConfig, data: TrainingData) -> int:
             output = model(images)
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     total = sum(size for pointer, size in kept.items() if pointer not in weights)
-    return (total + output.logits.untyped_storage().nbytes()) // 2
+    return int(total + output.logits.untyped_storage().nbytes()) // 2
 
 
-def timed(work: Callable[[], object], device: torch.device) -> tuple[object, Spent]:
+def timed(work: Callable[[], Result], device: torch.device) -> tuple[Result, Spent]:
     """Do something and look at both clocks.
 
     Args:
