@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The attention family's kernels against their usual forms: ``python -m benchmarks.kernels [NAME…]``.
+"""The attention family's kernels against their usual forms: ``python -m benchmarks.kernels [NAME…] --store``.
 
-Writes ``benchmarks/results/kernels.*``. The usual forms are written here from the papers' formulas, as most programs
-write them: torch's own pooling and cosine similarity window by window, the whole matrix of weights for attention.
+``--store`` writes ``benchmarks/results/kernels.*``. The usual forms are written here from the papers' formulas, as most
+programs write them: torch's own pooling and cosine similarity window by window, the whole matrix of weights for
+attention.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -220,11 +222,10 @@ def compare(case: KernelCase, *, rounds: int) -> Comparison:
     """
     shape = (case.channels, case.side, case.backward)
     found: tuple[list[tuple[float, int]], list[tuple[float, int]]] = ([], [])
-    for _ in range(1 if case.side > 100 else 2):  # fresh processes: what the allocator kept is gone
-        with Measured(make_step, case.ours, *shape) as ours, Measured(make_step, case.peer, *shape) as peer:
-            for _ in range(rounds):
-                found[0].append(ours.run())
-                found[1].append(peer.run())
+    with Measured(make_step, case.ours, *shape) as ours, Measured(make_step, case.peer, *shape) as peer:
+        for _ in range(rounds):
+            found[0].append(ours.run())
+            found[1].append(peer.run())
     seconds = [min(time for time, _ in side) for side in found]
     grown = [side[0][1] for side in found]  # of the first run: later ones find what the allocator kept
     return Comparison(case, (seconds[0], seconds[1]), (grown[0], grown[1]), _difference(case), len(found[0]))
@@ -244,7 +245,7 @@ def _difference(case: KernelCase) -> float:
 
 
 def write(comparisons: Sequence[Comparison], folder: Path = RESULTS) -> tuple[Path, Path]:
-    """Write results as JSON and as a Markdown table.
+    """Write results as JSON and as a Markdown table; what an earlier call wrote about other cases stays.
 
     Args:
         comparisons: What was measured.
@@ -253,17 +254,24 @@ def write(comparisons: Sequence[Comparison], folder: Path = RESULTS) -> tuple[Pa
     Returns:
         The two files.
     """
-    facts = machine()
-    date = datetime.now(UTC).strftime("%Y-%m-%d")
+    facts, version = machine(), commit()
+    rows = {
+        _key(asdict(each.case)): asdict(each)
+        | {"faster": each.faster, "lighter": each.lighter, "reached": each.reached, "commit": version}
+        | {"difference": None if math.isnan(each.difference) else each.difference}
+        for each in comparisons
+    }
+    paths = folder / "kernels.json", folder / "kernels.md"
+    if paths[0].is_file():
+        stored = json.loads(paths[0].read_text(encoding="utf-8"))["results"]
+        rows = {_key(row["case"]): row for row in stored} | rows
+    order = [_key(asdict(case)) for case in CASES]
+    kept = sorted((row for key, row in rows.items() if key in order), key=lambda row: order.index(_key(row["case"])))
     document = {
         "title": "Kernels of the attention family",
-        "date": date,
-        "commit": commit(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "machine": facts,
-        "results": [
-            asdict(each) | {"faster": each.faster, "lighter": each.lighter, "reached": each.reached}
-            for each in comparisons
-        ],
+        "results": kept,
     }
     lines = [
         "# Kernels of the attention family",
@@ -272,31 +280,38 @@ def write(comparisons: Sequence[Comparison], folder: Path = RESULTS) -> tuple[Pa
         "Least processor time of several runs in separate processes, so that other programs' turns are not counted, "
         "and the growth of the process in its first run.",
         "",
-        f"{date}, commit {document['commit']}; {facts['processor']} ({', '.join(facts['extensions'])}), torch "
-        f"{facts['torch']}, load {facts['load_before']}.",
+        f"{document['date']}, commit {', '.join(sorted({row['commit'] for row in kept}))}; {facts['processor']} "
+        f"({', '.join(facts['extensions'])}), torch {facts['torch']}, load {facts['load_before']}.",
         "",
         "| kernel | map | pass | ours | usual | faster | ours | usual | lighter | difference | promised | |",
         "| --- |" + " --- |" * 11,
+        *(_row(row) for row in kept),
+        "",
     ]
-    for each in comparisons:
-        case = each.case
-        promised = [f"{case.faster:g}x faster"] if case.faster else []
-        promised += [f"{case.lighter:g}x lighter"] if case.lighter else []
-        promised += [f"within {case.within / 1e6:.0f} MB"] if case.within else []
-        mark = "" if not promised else "kept" if each.reached else "**missed**"
-        unlike = "" if math.isnan(each.difference) else f"{each.difference:.0e}"
-        lines.append(
-            f"| {case.name} | {case.channels}x{case.side}x{case.side} | {'f + b' if case.backward else 'f'} | "
-            f"{1000 * each.seconds[0]:.0f} ms | {1000 * each.seconds[1]:.0f} ms | {each.faster:.1f} | "
-            f"{each.bytes[0] / MIB:.0f} MiB | {each.bytes[1] / MIB:.0f} MiB | {each.lighter:.1f} | "
-            f"{unlike} | {', '.join(promised)} | {mark} |"
-        )
     folder.mkdir(parents=True, exist_ok=True)
-    paths = folder / "kernels.json", folder / "kernels.md"
-    text = json.dumps(document, indent=2).replace("NaN", "null")
-    paths[0].write_text(text + "\n", encoding="utf-8")
-    paths[1].write_text("\n".join([*lines, ""]), encoding="utf-8")
+    paths[0].write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    paths[1].write_text("\n".join(lines), encoding="utf-8")
     return paths
+
+
+def _key(case: dict[str, Any]) -> tuple[str, int, bool]:
+    return case["name"], case["side"], case["backward"]
+
+
+def _row(row: dict[str, Any]) -> str:
+    case = row["case"]
+    promised = [f"{case['faster']:g}x faster"] if case["faster"] else []
+    promised += [f"{case['lighter']:g}x lighter"] if case["lighter"] else []
+    promised += [f"within {case['within'] / 1e6:.0f} MB"] if case["within"] else []
+    mark = "" if not promised else "kept" if row["reached"] else "**missed**"
+    unlike = "" if row["difference"] is None else f"{row['difference']:.0e}"
+    passes, size = "f + b" if case["backward"] else "f", f"{case['channels']}x{case['side']}x{case['side']}"
+    return (
+        f"| {case['name']} | {size} | {passes} | "
+        f"{1000 * row['seconds'][0]:.0f} ms | {1000 * row['seconds'][1]:.0f} ms | {row['faster']:.1f} | "
+        f"{row['bytes'][0] / MIB:.0f} MiB | {row['bytes'][1] / MIB:.0f} MiB | {row['lighter']:.1f} | "
+        f"{unlike} | {', '.join(promised)} | {mark} |"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -312,11 +327,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", help="beginnings of names of cases; all where none is given")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--largest", type=int, default=10**6, help="leave out larger maps")
+    parser.add_argument("--smallest", type=int, default=0, help="leave out smaller maps")
+    parser.add_argument("--store", action="store_true", help="write benchmarks/results")
     options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
     chosen = [
         case
         for case in CASES
-        if case.side <= options.largest and (not options.names or case.name.startswith(tuple(options.names)))
+        if options.smallest <= case.side <= options.largest
+        and (not options.names or case.name.startswith(tuple(options.names)))
     ]
     comparisons = []
     for case in chosen:
@@ -328,9 +347,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{each.bytes[1] / MIB:.0f} MiB, {each.lighter:.1f}x",
             flush=True,
         )
-    if len(chosen) == len(CASES):
-        for path in write(comparisons):
-            print(path)
+    for path in write(comparisons) if options.store else ():
+        print(path)
     return 0 if all(each.reached for each in comparisons) else 1
 
 

@@ -9,6 +9,7 @@ most that the process held during the step, less what it held before.
 from __future__ import annotations
 
 import resource
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -31,7 +32,9 @@ class Measured:
             make: Function of a module; makes the step.
             *arguments: What it takes; sent to the process.
         """
-        self._pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+        # A forked process has torch imported already; it must have run nothing in threads before.
+        way = "fork" if sys.platform == "linux" else "spawn"
+        self._pool = ProcessPoolExecutor(1, mp_context=get_context(way))
         self._pool.submit(_make, make, arguments).result()
 
     def __enter__(self) -> Measured:

@@ -12,12 +12,15 @@ Shape letters: B batch, C channels, h and w height and width, R largest radius.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from denseg.errors import ShapeError, UsageError
+from denseg.ops.max_pyramid import can_compile, compiled_max_pyramid
 
 __all__ = ["average_pool_pyramid", "box_sum_pyramid", "check_windows", "max_pool_pyramid", "window_counts"]
 
@@ -62,21 +65,12 @@ def box_sum_pyramid(x: Tensor, windows: Sequence[int], *, precise: bool = False)
         UsageError: A window is not odd and positive, or there is none.
     """
     check_windows(x, windows)
-    height, width = x.shape[2:]
-    radii = [_radii(x, window) for window in windows]
-    tall, wide = max(row for row, _ in radii), max(column for _, column in radii)
-    padded = F.pad(x if x.dtype == torch.float64 else x.float(), (wide + 1, wide, tall + 1, tall))
-    rows = padded.cumsum(dim=3)  # (B, C, h + 2R + 1, w + 2R + 1)
-    integral = rows if precise else rows.cumsum(dim=2)
-    sums = []
-    for row, column in radii:
-        top, bottom = tall - row, tall + row + 1
-        left, right = wide - column, wide + column + 1
-        strips = integral[..., right : right + width] - integral[..., left : left + width]  # (B, C, h + 2R + 1, w)
-        if precise:
-            strips = strips.cumsum(dim=2)
-        sums.append(strips[:, :, bottom : bottom + height] - strips[:, :, top : top + height])  # (B, C, h, w)
-    return tuple(sums)
+    radii = tuple(_radii(x, window) for window in windows)
+    wide = x if x.dtype == torch.float64 else x.float()
+    if precise or torch.compiler.is_exporting() or torch.compiler.is_compiling():
+        return _box_sums(wide, radii, precise=precise)
+    sums: tuple[Tensor, ...] = _BoxSums.apply(wide, radii)
+    return sums
 
 
 def max_pool_pyramid(x: Tensor, windows: Sequence[int]) -> tuple[Tensor, ...]:
@@ -100,8 +94,11 @@ def max_pool_pyramid(x: Tensor, windows: Sequence[int]) -> tuple[Tensor, ...]:
         windows = [min(window, largest) for window in windows]
     ordered = sorted(set(windows))
     learns = torch.is_grad_enabled() and x.requires_grad
-    pooled = learns or torch.compiler.is_exporting() or torch.compiler.is_compiling()
-    by_window = _compose_pooled(x, ordered) if pooled else _compose_shifted(x, ordered)
+    traced = torch.compiler.is_exporting() or torch.compiler.is_compiling()
+    if learns and not traced and can_compile(x):
+        by_window = dict(zip(ordered, compiled_max_pyramid(x, ordered), strict=True))
+    else:
+        by_window = _compose_pooled(x, ordered) if learns or traced else _compose_shifted(x, ordered)
     return tuple(by_window[window] for window in windows)
 
 
@@ -146,6 +143,51 @@ def _radii(x: Tensor, window: int) -> tuple[int, int]:
     if torch.compiler.is_exporting():  # the size is a symbol there, and must not decide the graph
         return radius, radius
     return min(radius, x.shape[2] - 1), min(radius, x.shape[3] - 1)
+
+
+def _box_sums(x: Tensor, radii: Sequence[tuple[int, int]], *, precise: bool) -> tuple[Tensor, ...]:
+    """Sum the windows from an integral image, or, more exactly, from integrals along each axis."""
+    height, width = x.shape[2:]
+    tall, wide = max(row for row, _ in radii), max(column for _, column in radii)
+    rows = F.pad(x, (wide + 1, wide, tall + 1, tall)).cumsum(dim=3)  # (B, C, h + 2R + 1, w + 2R + 1)
+    integral = rows if precise else rows.cumsum(dim=2)
+    sums = []
+    for row, column in radii:
+        top, bottom = tall - row, tall + row + 1
+        left, right = wide - column, wide + column + 1
+        strips = integral[..., right : right + width] - integral[..., left : left + width]  # (B, C, h + 2R + 1, w)
+        if precise:
+            strips = strips.cumsum(dim=2)
+        sums.append(strips[:, :, bottom : bottom + height] - strips[:, :, top : top + height])  # (B, C, h, w)
+    return tuple(sums)
+
+
+class _BoxSums(torch.autograd.Function):
+    """Box sums with one pass back for all windows: their gradients meet in one integral image."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, radii: tuple[tuple[int, int], ...]) -> tuple[Tensor, ...]:
+        ctx.radii, ctx.size = radii, x.shape
+        return _box_sums(x, radii, precise=False)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        height, width = ctx.size[2:]
+        tall, wide = max(row for row, _ in ctx.radii), max(column for _, column in ctx.radii)
+        # A window's sum reads four corners of the integral image; what comes back is added there.
+        corners = grads[0].new_zeros(*ctx.size[:2], height + 2 * tall + 1, width + 2 * wide + 1)
+        for (row, column), grad in zip(ctx.radii, grads, strict=True):
+            top, bottom = tall - row, tall + row + 1
+            left, right = wide - column, wide + column + 1
+            corners[:, :, bottom : bottom + height, right : right + width] += grad
+            corners[:, :, bottom : bottom + height, left : left + width] -= grad
+            corners[:, :, top : top + height, right : right + width] -= grad
+            corners[:, :, top : top + height, left : left + width] += grad
+        # The sum from each place on is what follows it in the integral: summed from the far end.
+        summed = corners.flip(2, 3).cumsum(dim=3).cumsum(dim=2)
+        inner = summed[:, :, tall : tall + height, wide : wide + width]
+        return inner.flip(2, 3), None
 
 
 def _compose_pooled(x: Tensor, windows: Sequence[int]) -> dict[int, Tensor]:
