@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -51,16 +52,18 @@ def test_memory_and_time_are_those_of_the_step() -> None:
 
 
 def test_promises_and_tables(tmp_path: Path) -> None:
-    case = KernelCase("LAA", "location-aware", "usual position", 512, 129, False, faster=10, lighter=6)
+    case = next(case for case in CASES if case.lighter is not None)
     kept = Comparison(case, (0.1, 1.2), (100 * 2**20, 700 * 2**20), float("nan"), 3)
     assert kept.reached
     assert not replace(kept, seconds=(0.1, 0.9)).reached
     assert not replace(kept, bytes=(100, 500)).reached
-    within = replace(kept, case=replace(case, faster=None, lighter=None, within=10**8))
-    assert not within.reached
-    json_path, markdown_path = kernels.write([kept, replace(kept, seconds=(0.1, 0.9))], tmp_path)
+    assert not replace(kept, case=replace(case, faster=None, lighter=None, within=10**8)).reached
+    slow = Comparison(CASES[0], (1.0, 1.0), (1, 1), 1e-6, 3)
+    kernels.write([slow], tmp_path)
+    json_path, markdown_path = kernels.write([kept], tmp_path)  # the other stays
     text = markdown_path.read_text(encoding="utf-8")
-    row = "| 100 ms | 1200 ms | 12.0 | 100 MiB | 700 MiB | 7.0 |  | 10x faster, 6x lighter | kept |"
-    assert row in text
-    assert "**missed**" in text
-    assert '"difference": null' in json_path.read_text(encoding="utf-8")
+    assert "| 100 ms | 1200 ms | 12.0 | 100 MiB | 700 MiB | 7.0 |  | 10x faster, 6x lighter | kept |" in text
+    assert "| 1.0 | 1e-06 | 8x faster | **missed** |" in text
+    document = json.loads(json_path.read_text(encoding="utf-8"))
+    assert [row["reached"] for row in document["results"]] == [False, True]
+    assert document["results"][1]["difference"] is None
