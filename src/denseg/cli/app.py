@@ -20,6 +20,7 @@ from denseg.cli.eval import evaluate
 from denseg.cli.export import export
 from denseg.cli.inspect import inspect
 from denseg.cli.models import models
+from denseg.cli.output import complete_crf
 from denseg.cli.predict import predict
 from denseg.cli.train import train
 from denseg.errors import DensegError
@@ -91,7 +92,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     try:
-        code = app(args=None if arguments is None else list(arguments), prog_name="denseg", standalone_mode=False)
+        words = complete_crf(sys.argv[1:] if arguments is None else arguments)
+        code = app(args=words, prog_name="denseg", standalone_mode=False)
         # Typer answers Ctrl-C with the shell's 130; ours is "interrupted".
         return _fail("interrupted", INTERRUPTED) if code == 130 else int(code or 0)
     except DensegError as error:

@@ -16,6 +16,7 @@ from denseg.cli.output import (
     RunArgument,
     ScalesOption,
     TileOption,
+    TurnsOption,
     emit,
     parse_scales,
     parse_strides,
@@ -35,6 +36,20 @@ def evaluate(  # noqa: PLR0913 - the options of the command
     overlap: OverlapOption = None,
     scales: ScalesOption = "1",
     flip: FlipOption = False,
+    turns: TurnsOption = False,
+    crf: Annotated[
+        str | None,
+        typer.Option(
+            "--crf",
+            metavar="[NAME|search]",
+            help="Sharpen labels by a dense CRF: a paper's parameters (deeplab_v2 if omitted); search stores the best.",
+            show_default=False,
+        ),
+    ] = None,
+    tune: Annotated[
+        bool,
+        typer.Option("--tune", help="Find threshold, holes to fill, regions to drop; store them in the checkpoint."),
+    ] = False,
     output_stride: Annotated[
         str | None,
         typer.Option(
@@ -77,6 +92,9 @@ def evaluate(  # noqa: PLR0913 - the options of the command
             overlap=overlap,
             scales=parse_scales(scales),
             flip=flip,
+            turns=turns,
+            crf=crf,
+            tune=tune,
             output_stride=strides[0] if strides else None,
             device=device,
             progress=progress,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +14,7 @@ import typer
 from denseg.errors import OutputError, UsageError
 
 __all__ = [
+    "CRFOption",
     "DataArgument",
     "DeviceOption",
     "FlipOption",
@@ -23,11 +24,14 @@ __all__ = [
     "ScalesOption",
     "SettingsOption",
     "TileOption",
+    "TurnsOption",
     "UnpairedOption",
+    "complete_crf",
     "emit",
     "parse_scales",
     "parse_size",
     "parse_strides",
+    "parse_thresholds",
 ]
 
 DataArgument = Annotated[
@@ -80,6 +84,68 @@ ScalesOption = Annotated[
     str, typer.Option("--scales", metavar="S,S,…", help="See each image at these sizes and average, e.g. 0.5,1,1.5.")
 ]
 FlipOption = Annotated[bool, typer.Option("--flip", help="See each image mirrored left to right, too, and average.")]
+
+
+TurnsOption = Annotated[
+    bool, typer.Option("--turns", help="See each image at all four quarter turns, too, and average.")
+]
+CRFOption = Annotated[
+    str | None,
+    typer.Option(
+        "--crf",
+        metavar="[NAME]",
+        help="Sharpen labels along edges by a dense CRF: a paper's parameters by name, deeplab_v2 if omitted.",
+        show_default=False,
+    ),
+]
+DEFAULT_CRF = "deeplab_v2"
+
+
+def complete_crf(arguments: Sequence[str]) -> list[str]:
+    """Give ``--crf`` its name where it stands alone: what follows it may be the next option or argument.
+
+    Args:
+        arguments: Of the command line.
+
+    Returns:
+        The same, each bare ``--crf`` with the default name.
+    """
+    if "--crf" not in arguments:
+        return list(arguments)
+    from denseg.errors import nearest_name
+    from denseg.inference.crf import CRF_PRESETS
+
+    names = {*CRF_PRESETS, "search"}
+    completed: list[str] = []
+    for index, word in enumerate(arguments):
+        following = arguments[index + 1] if index + 1 < len(arguments) else "-"
+        alone = word == "--crf" and following not in names and nearest_name(following, names) is None
+        completed.append(f"--crf={DEFAULT_CRF}" if alone else word)
+    return completed
+
+
+def parse_thresholds(texts: Iterable[str]) -> dict[str, float]:
+    """Read ``CLASS=PROBABILITY``.
+
+    Args:
+        texts: For example ``crack=0.3``.
+
+    Returns:
+        By class.
+
+    Raises:
+        UsageError: A text has another form.
+    """
+    found = {}
+    for text in texts:
+        name, sign, value = text.rpartition("=")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            sign = ""
+        if not sign:
+            raise UsageError(f"--threshold takes CLASS=PROBABILITY, for example crack=0.3; got {text!r}")
+    return found
 
 
 def emit(lines: Iterable[str], result: Mapping[str, Any], json_path: str | None) -> None:

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from denseg.cli.output import (
+    CRFOption,
     DeviceOption,
     FlipOption,
     JsonOption,
@@ -16,8 +17,10 @@ from denseg.cli.output import (
     RunArgument,
     ScalesOption,
     TileOption,
+    TurnsOption,
     emit,
     parse_scales,
+    parse_thresholds,
 )
 from denseg.cli.progress import progress_bar
 
@@ -35,6 +38,52 @@ def predict(  # noqa: PLR0913 - one parameter per option
     overlap: OverlapOption = None,
     scales: ScalesOption = "1",
     flip: FlipOption = False,
+    turns: TurnsOption = False,
+    crf: CRFOption = None,
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--threshold",
+            metavar="CLASS=P",
+            help="Label CLASS where its probability is at least P; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    fill_holes: Annotated[
+        int | None,
+        typer.Option("--fill-holes", metavar="N", min=0, help="Fill holes of up to N pixels.", show_default=False),
+    ] = None,
+    min_area: Annotated[
+        int | None,
+        typer.Option("--min-area", metavar="N", min=0, help="Remove regions below N pixels.", show_default=False),
+    ] = None,
+    regions: Annotated[
+        Path | None,
+        typer.Option(
+            "--regions", metavar="FILE", help="Measure every region into a .csv or .geojson.", show_default=False
+        ),
+    ] = None,
+    instances: Annotated[
+        str | None,
+        typer.Option(
+            "--instances",
+            metavar="CLASS",
+            help="Tell touching objects of CLASS apart: DIR/instances/STEM.tif.",
+            show_default=False,
+        ),
+    ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine", metavar="NAME", help="auto (the fastest that gives torch's labels), torch, onnx or openvino."
+        ),
+    ] = "auto",
+    precision: Annotated[
+        str, typer.Option("--precision", metavar="NAME", help="float32, or bf16: faster, and the changed labels told.")
+    ] = "float32",
+    variance: Annotated[
+        bool, typer.Option("--variance", help="Write DIR/variance/STEM.tif: where scales, flips and turns disagree.")
+    ] = False,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Write DIR/probabilities/STEM.tif, one band per class, too.")
     ] = False,
@@ -48,7 +97,18 @@ def predict(  # noqa: PLR0913 - one parameter per option
 ) -> None:
     """Label images of any size: DIR/STEM.png in the original size and a colour overlay in DIR/overlay."""
     factors = parse_scales(scales)
+    steps: dict[str, Any] = {"thresholds": parse_thresholds(threshold)} if threshold else {}
+    steps |= {
+        key: value for key, value in {"fill_holes": fill_holes, "min_area": min_area}.items() if value is not None
+    }
+    if crf is not None:
+        from denseg.inference.crf import find_crf
+
+        steps["crf"] = find_crf(crf)
+    from denseg.workflows.labelling import Extras
     from denseg.workflows.predict import predict as run_prediction
+
+    extras = Extras(engine, precision, probabilities, variance, instances=instances)
 
     with progress_bar("labelling") as progress:
         result = run_prediction(
@@ -59,7 +119,10 @@ def predict(  # noqa: PLR0913 - one parameter per option
             overlap=overlap,
             scales=factors,
             flip=flip,
-            probabilities=probabilities,
+            turns=turns,
+            extras=extras,
+            postprocessing=steps,
+            regions=regions,
             max_pixels=max_pixels,
             overwrite=overwrite,
             device=device,

@@ -11,7 +11,7 @@ from denseg import __version__
 
 __all__ = ["runtime_source"]
 
-MODULES = ("runtime", "strategy", "blocks", "portable")
+MODULES = ("runtime", "strategy", "blocks", "postprocess", "portable")
 """In the order of their dependence. The first brings its own ``UsageError`` where there is no denseg."""
 
 

@@ -41,7 +41,7 @@ from denseg.types import SegmentationOutput
 if TYPE_CHECKING:
     from denseg.inference.predictor import Predictor
 
-__all__ = ["ENGINES", "EngineChoice", "OpenVinoScores", "choose_engine"]
+__all__ = ["ENGINES", "EngineChoice", "OpenVinoScores", "check_engine", "choose_engine"]
 
 Array = npt.NDArray[Any]
 Scores = Callable[[Array], Array]
@@ -207,6 +207,24 @@ def choose_engine(
 
     Returns:
         The choice.
+    """
+    check_engine(predictor, name, precision)
+    on_cpu = next(predictor.tiled.model.parameters()).device.type == "cpu"
+    if (name == "auto" and not on_cpu) or (name == "torch" and precision == "float32"):
+        return EngineChoice("torch")
+    if cache is not None and predictor.path is not None:
+        return _Search(predictor, windows, precision, cache / "engines").choose(name, count)
+    with tempfile.TemporaryDirectory(prefix="denseg-") as folder:
+        return _Search(predictor, windows, precision, Path(folder)).choose(name, count)
+
+
+def check_engine(predictor: Predictor, name: str, precision: str = "float32") -> None:
+    """Refuse an engine that cannot be, before any work.
+
+    Args:
+        predictor: The model.
+        name: Of the engine.
+        precision: Of its numbers.
 
     Raises:
         UsageError: The engine or the precision is unknown, or they do not go together.
@@ -222,12 +240,6 @@ def choose_engine(
         raise UsageError(f"the engine {name} computes on the CPU; give --device cpu, or --engine torch")
     if name == "openvino":
         import_openvino()
-    if (name == "auto" and not on_cpu) or (name == "torch" and precision == "float32"):
-        return EngineChoice("torch")
-    if cache is not None and predictor.path is not None:
-        return _Search(predictor, windows, precision, cache / "engines").choose(name, count)
-    with tempfile.TemporaryDirectory(prefix="denseg-") as folder:
-        return _Search(predictor, windows, precision, Path(folder)).choose(name, count)
 
 
 class _Search:

@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from denseg.errors import UsageError
 from denseg.inference.blocks import Computer, collect_blocks
+from denseg.inference.postprocess import PostProcessing, clean_labels, threshold_labels
 from denseg.inference.runtime import Read
 from denseg.inference.strategy import Strategy, TileOptions, choose_strategy
 
@@ -159,9 +160,23 @@ class ExportedModel:
 
         Returns:
             ``(H, W)`` class numbers, uint8, or uint16 for more than 256 classes.
+
+        Raises:
+            UsageError: The model needs what only denseg has.
         """
-        read, size = self._reader(image)
-        return collect_blocks(self._computer(), read, self.strategy(*size), "labels")
+        stored = self.document.get("postprocessing") or {}
+        if stored.get("crf"):
+            raise UsageError(
+                "the labels of this model need a dense CRF, which this runtime lacks; use probabilities(), "
+                "or denseg predict"
+            )
+        steps = PostProcessing.from_json(stored)
+        if steps.thresholds:
+            labels = threshold_labels(self.probabilities(image), steps.thresholds, self.classes)
+        else:
+            read, size = self._reader(image)
+            labels = collect_blocks(self._computer(), read, self.strategy(*size), "labels")
+        return clean_labels(labels, fill_holes=steps.fill_holes, min_area=steps.min_area) if steps else labels
 
     def probabilities(self, image: Array) -> npt.NDArray[np.float32]:
         """Give the probability of every class at every pixel, calibrated where the model was.
@@ -173,7 +188,12 @@ class ExportedModel:
             ``(K, H, W)`` float32, the sum over K is 1.
         """
         read, size = self._reader(image)
-        return collect_blocks(self._computer(), read, self.strategy(*size), "probabilities")
+        found = collect_blocks(self._computer(), read, self.strategy(*size), "probabilities")
+        if self._temperature != 1:
+            found **= np.float32(1 / self._temperature)
+            found /= found.sum(axis=0)
+        result: npt.NDArray[np.float32] = found
+        return result
 
     def compute_labels(self, windows: Array) -> Array:
         """Label windows.
@@ -196,11 +216,11 @@ class ExportedModel:
         Returns:
             ``(B, K, h, w)``.
         """
-        scores = self._run(windows) / np.float32(self._temperature)
-        scores -= scores.max(axis=1, keepdims=True)
+        scores = self._run(windows)
+        scores = scores - scores.max(axis=1, keepdims=True)
         np.exp(scores, out=scores)
-        scores /= scores.sum(axis=1, keepdims=True)
-        return scores
+        probabilities: Array = scores / scores.sum(axis=1, keepdims=True)
+        return probabilities
 
     def _computer(self) -> Computer:
         return self

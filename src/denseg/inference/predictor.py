@@ -20,13 +20,14 @@ from denseg.data.images import match_bands, read_image
 from denseg.data.normalization import Normalization
 from denseg.data.windows import TiffWindows
 from denseg.errors import CheckpointError, ImageError, ShapeError
+from denseg.inference.blocks import collect_blocks
 from denseg.inference.canvas import fit_size
 from denseg.inference.device import choose_device
 from denseg.inference.halo import Reach
 from denseg.inference.postprocess import PostProcessing, clean_labels
-from denseg.inference.runtime import Read, SeamReport
+from denseg.inference.runtime import Read, SeamReport, read_padded
 from denseg.inference.strategy import Block, Strategy, TileOptions
-from denseg.inference.tiled import TiledModel, model_parts
+from denseg.inference.tiled import TiledModel, ViewVariance, model_parts
 from denseg.inference.views import Views
 from denseg.layers.fold import fold_batch_norms
 from denseg.metrics.temperature import apply_temperature
@@ -175,8 +176,7 @@ class Predictor:
         strategy = strategy or self.strategy(*pixels.shape[:2])
         steps = self.postprocessing
         if steps.needs_probabilities:
-            found = self.probabilities(pixels, strategy=strategy, name=name)
-            return steps.apply(found, pixels, self.classes.names, scale=self.normalization.scale)
+            return self.label(self.probabilities(pixels, strategy=strategy, name=name), pixels)
         labels = self.tiled.collect(self._reader(pixels), strategy, "labels")
         return clean_labels(labels, fill_holes=steps.fill_holes, min_area=steps.min_area) if steps else labels
 
@@ -197,6 +197,64 @@ class Predictor:
         strategy = strategy or self.strategy(*pixels.shape[:2])
         found = self.tiled.collect(self._reader(pixels), strategy, "probabilities")
         return apply_temperature(found, self.temperature)
+
+    def label(self, probabilities: npt.NDArray[np.float32], image: Array) -> Array:
+        """Label by probabilities, post-processing included.
+
+        Args:
+            probabilities: ``(K, H, W)``, of :meth:`probabilities`.
+            image: The pixels, as for :meth:`predict`.
+
+        Returns:
+            ``(H, W)`` labels.
+        """
+        pixels = image[:, :, None] if image.ndim == 2 else image
+        return self.postprocessing.apply(probabilities, pixels, self.classes.names, scale=self.normalization.scale)
+
+    def variance(
+        self, image: Path | str | Array, *, strategy: Strategy | None = None, name: Path | str | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Say where the views of an image disagree.
+
+        Args:
+            image: As for :meth:`predict`.
+            strategy: How it is tiled; decided from the image if ``None``.
+            name: The file that the pixels come from, for messages.
+
+        Returns:
+            ``(1, H, W)`` float32: the variance of the probabilities over the views, summed over the classes.
+        """
+        pixels = self._pixels(image, name)
+        strategy = strategy or self.strategy(*pixels.shape[:2])
+        return collect_blocks(ViewVariance(self.tiled), self._reader(pixels), strategy, "probabilities")
+
+    def first_window(self, image: Array, strategy: Strategy, *, name: Path | str | None = None) -> Array:
+        """Give the first window of an image as the network sees it, to time engines on.
+
+        Args:
+            image: As for :meth:`predict`.
+            strategy: How it is tiled.
+            name: The file that the pixels come from, for messages.
+
+        Returns:
+            ``(1, C, h, w)`` float32, normalised.
+        """
+        read = self._reader(self._pixels(image, name))
+        tile, plan = strategy.plan[0], strategy.plan
+        return read_padded(read, tile, plan.image, mirrored=plan.margin > 0)[None]
+
+    def first_window_of(self, windows: TiffWindows, strategy: Strategy) -> Array:
+        """Give the first window of a picture that is read in windows.
+
+        Args:
+            windows: The picture.
+            strategy: How it is tiled.
+
+        Returns:
+            ``(1, C, h, w)`` float32, normalised.
+        """
+        tile, plan = strategy.plan[0], strategy.plan
+        return read_padded(self._window_reader(windows), tile, plan.image, mirrored=plan.margin > 0)[None]
 
     def strategy(self, height: int, width: int, *, memory: int | None = None) -> Strategy:
         """Say how an image of a size would be computed.
@@ -229,11 +287,14 @@ class Predictor:
         seen = [match_bands(windows.read(*place), bands, windows.path) for place in _samples(windows)]
         self._check_range(np.concatenate(seen), windows.path)
 
+        yield from self.tiled.blocks(self._window_reader(windows), strategy, start=start, seams=seams)
+
+    def _window_reader(self, windows: TiffWindows) -> Read:
         def read(top: int, left: int, height: int, width: int) -> Array:
-            pixels = match_bands(windows.read(top, left, height, width), bands, windows.path)
+            pixels = match_bands(windows.read(top, left, height, width), self.normalization.bands, windows.path)
             return self.normalization.apply(pixels)
 
-        yield from self.tiled.blocks(read, strategy, start=start, seams=seams)
+        return read
 
     def _pixels(self, image: Path | str | Array, name: Path | str | None) -> Array:
         """Read and check one image; ``(H, W, C)`` as stored."""

@@ -27,7 +27,7 @@ from denseg.inference.strategy import Block, Mode, Strategy, TileOptions, choose
 from denseg.inference.views import Views
 from denseg.types import Geometry
 
-__all__ = ["TiledModel", "model_parts"]
+__all__ = ["TiledModel", "ViewVariance", "model_parts"]
 
 Array = npt.NDArray[Any]
 
@@ -255,6 +255,47 @@ class TiledModel:
         with torch.inference_mode():
             scores, done = self._scores(windows)
             values: Array = (scores if done else scores.float().softmax(dim=1)).cpu().numpy()  # (B, K, h, w)
+        return values
+
+
+class ViewVariance:
+    """Computes where the views of a model disagree, in the place of the probabilities.
+
+    Attributes:
+        num_classes: 1: one value per pixel.
+        label_type: Of labels.
+        options: The model's.
+        fill: The model's.
+    """
+
+    def __init__(self, tiled: TiledModel) -> None:
+        """Take a model.
+
+        Args:
+            tiled: A model with several views.
+
+        Raises:
+            UsageError: It has one view only, which agrees with itself.
+        """
+        if tiled.views is None:
+            raise UsageError("a variance needs several views of an image: give --scales, --flip or --turns")
+        self.num_classes = 1
+        self.label_type = tiled.label_type
+        self.options = tiled.options
+        self.fill = tiled.fill
+        self._tiled = tiled
+
+    def compute_labels(self, windows: Array) -> Array:
+        """Label windows; see :class:`TiledModel`."""
+        return self._tiled.compute_labels(windows)
+
+    def compute_probabilities(self, windows: Array) -> Array:
+        """Give the variance of windows ``(B, C, h, w)`` as ``(B, 1, h, w)``."""
+        views = self._tiled.fast if isinstance(self._tiled.fast, Views) else self._tiled.views
+        device = next(self._tiled.model.parameters()).device
+        with torch.inference_mode():
+            images = torch.from_numpy(np.ascontiguousarray(windows, dtype=np.float32)).to(device)
+            values: Array = views.variance(images).float().cpu().numpy()  # type: ignore[union-attr]
         return values
 
 

@@ -11,7 +11,7 @@ Shape letters: B batch, C bands, K classes, H and W image height and width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from math import lcm
 
@@ -92,6 +92,26 @@ class Views(nn.Module):
             UsageError: There is no scale.
         """
         total: Tensor | None = None
+        for probabilities in self._each(images):
+            total = probabilities if total is None else total + probabilities
+        if total is None:
+            raise UsageError("give at least one scale; 1 is the image's own size")
+        return total / self.count
+
+    def variance(self, images: Tensor) -> Tensor:
+        """Say where the views disagree.
+
+        Args:
+            images: As for :meth:`forward`.
+
+        Returns:
+            ``(B, 1, H, W)``: the variance of the probabilities over the views, summed over the classes; 0 to 1.
+        """
+        views = torch.stack(list(self._each(images)))  # (V, B, K, H, W)
+        return views.var(dim=0, correction=0).sum(dim=1, keepdim=True)
+
+    def _each(self, images: Tensor) -> Iterator[Tensor]:
+        """The probabilities of each view, back on the image's grid."""
         height, width = images.shape[-2:]
         for scale in self.scales:
             scaled = resize(images, (int(height * scale), int(width * scale)))
@@ -104,8 +124,4 @@ class Views(nn.Module):
                     logits = torch.rot90(logits, -quarter, (2, 3))
                     if scale != 1:
                         logits = resize(logits, (height, width))
-                    probabilities = logits.softmax(dim=1)
-                    total = probabilities if total is None else total + probabilities
-        if total is None:
-            raise UsageError("give at least one scale; 1 is the image's own size")
-        return total / self.count
+                    yield logits.softmax(dim=1)

@@ -18,7 +18,15 @@ from PIL import Image
 from denseg.files import atomic_path, make_folder, write_atomic
 from denseg.types import ClassTable
 
-__all__ = ["overlay_pixels", "to_display", "write_labels", "write_overlay", "write_probabilities"]
+__all__ = [
+    "overlay_pixels",
+    "read_labels",
+    "to_display",
+    "write_instances",
+    "write_labels",
+    "write_overlay",
+    "write_probabilities",
+]
 
 Array = npt.NDArray[Any]
 
@@ -41,6 +49,34 @@ def write_labels(path: Path, labels: Array, classes: ClassTable) -> None:
         picture = Image.fromarray(np.ascontiguousarray(labels, np.uint8), mode="P")
         picture.putpalette([channel for color in classes.colors for channel in color])
     write_atomic(path, lambda file: picture.save(file, format="PNG"))
+
+
+def read_labels(path: Path) -> Array:
+    """Read labels that :func:`write_labels`, or the streamed writer, wrote.
+
+    Args:
+        path: ``.png`` or ``.tif``.
+
+    Returns:
+        ``(H, W)`` class indices.
+    """
+    if path.suffix == ".tif":
+        labels: Array = tifffile.imread(path, key=0)
+        return labels
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def write_instances(path: Path, instances: npt.NDArray[np.int32]) -> None:
+    """Write the numbers of objects as a 32-bit TIFF.
+
+    Args:
+        path: Where; its folder is made.
+        instances: ``(H, W)``, 0 where there is none.
+    """
+    make_folder(path.parent)
+    with atomic_path(path) as temporary:
+        tifffile.imwrite(temporary, instances, compression="zlib", metadata=None, software="denseg")
 
 
 def write_overlay(path: Path, image: Array, labels: Array, classes: ClassTable) -> None:

@@ -82,7 +82,7 @@ def _label(predictor: Predictor, image: NDArray[Any], pair: Pair) -> tuple[NDArr
     if image.shape[0] * image.shape[1] * len(predictor.classes) > MOST_PROBABILITIES:
         return predictor.predict(image, name=pair.image), None
     probabilities = predictor.probabilities(image, name=pair.image)  # (K, H, W)
-    return probabilities.argmax(axis=0).astype(predictor.tiled.label_type), probabilities
+    return predictor.label(probabilities, image), probabilities
 
 
 def _ahead(pairs: Sequence[Pair], start: Callable[[Pair], Future[_Read]]) -> Iterator[tuple[Pair, Future[_Read]]]:

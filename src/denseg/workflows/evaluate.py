@@ -18,6 +18,7 @@ from denseg.data.folder import Inventory, Pair, discover
 from denseg.data.pairs import read_pair_labels
 from denseg.data.split import split_rows
 from denseg.errors import DataError, UsageError, nearest_name
+from denseg.inference.crf import find_crf
 from denseg.report.numbers import plural
 from denseg.runs import RunFolder
 from denseg.training.interrupt import stoppable
@@ -84,6 +85,9 @@ def evaluate(  # noqa: PLR0913 - the options of the command
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     options: TileOptions | None = None,
+    turns: bool = False,
+    crf: str | None = None,
+    tune: bool = False,
     output_stride: int | None = None,
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
@@ -99,6 +103,10 @@ def evaluate(  # noqa: PLR0913 - the options of the command
         scales: Sizes at which each image is seen; several are averaged.
         flip: See it mirrored left to right, too.
         options: All options of tiles.
+        turns: See it at all four quarter turns.
+        crf: Sharpen labels by the dense CRF of this preset; ``search`` finds the best on these images and stores it in
+            the checkpoint.
+        tune: Find the best threshold, and which holes to fill and regions to drop, and store them in the checkpoint.
         output_stride: Of the backbone, in place of the one that it was trained with.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         progress: Called with images done and images in all.
@@ -124,8 +132,11 @@ def evaluate(  # noqa: PLR0913 - the options of the command
             options=options,
             scales=scales,
             flip=flip,
+            turns=turns,
             output_stride=output_stride,
         )
+        if crf not in {None, "search"}:
+            predictor.postprocessing = dataclasses.replace(predictor.postprocessing, crf=find_crf(str(crf)))
         if own and folder is not None:
             predictor.max_pixels = folder.config().data.max_pixels
         encoding, notes = _encoding(predictor, inventory, chosen)
@@ -135,7 +146,11 @@ def evaluate(  # noqa: PLR0913 - the options of the command
             notes += _manifest_notes(folder, chosen, inventory.root)
         classes = ClassTable(predictor.classes.names, predictor.classes.colors, encoding.ignore_index)
         usual = tile is None and overlap is None and tuple(scales) == (1.0,) and not flip and options is None
-        usual &= output_stride is None
+        usual &= output_stride is None and not turns and crf in {None, "search"}
+        if crf == "search" or tune:
+            notes += _tune(predictor, chosen, name, encoding, crf == "search", tune, progress)
+        elif predictor.postprocessing:
+            notes.append(f"post-processing: {predictor.postprocessing}")
         keep = folder if own and usual and _is_finished(folder, predictor.path) else None
         evaluation = score_pairs(
             predictor,
@@ -162,6 +177,35 @@ def evaluate(  # noqa: PLR0913 - the options of the command
 
     write_report(keep)
     return EvaluateResult(document, tuple(notes), keep.evaluation_path(name))
+
+
+def _tune(
+    predictor: Predictor,
+    pairs: Sequence[Pair],
+    split: str,
+    encoding: MaskEncoding,
+    crf: bool,
+    rest: bool,
+    progress: Callable[[int, int], None] | None,
+) -> list[str]:
+    """Search post-processing on the chosen images, give it to the predictor, and store it in the checkpoint."""
+    from denseg.workflows.tune import Tuner, store_postprocessing
+
+    if split == "test":
+        raise UsageError("a search on the test split would flatter its scores; take --split val")
+    with Tuner(predictor, pairs, encoding, progress=progress) as tuner:
+        start = tuner.score(predictor.postprocessing)
+        steps = tuner.search_crf(predictor.postprocessing) if crf else predictor.postprocessing
+        steps = tuner.search_steps(steps) if rest else steps
+        end = tuner.score(steps)
+        tried = len(tuner.trials)
+    predictor.postprocessing = steps
+    if predictor.path is not None:
+        store_postprocessing(predictor.path, steps)
+    return [
+        f"post-processing, best of {tried} settings: {steps}; mIoU {start:.4f} before, {end:.4f} after on the images "
+        "that chose it; stored in the checkpoint"
+    ]
 
 
 def _run_of(path: Path) -> RunFolder | None:

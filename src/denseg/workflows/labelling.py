@@ -18,14 +18,21 @@ import numpy as np
 import numpy.typing as npt
 
 from denseg.data.images import read_image
+from denseg.data.remember import cache_folder
 from denseg.data.windows import TiffWindows, count_pages, is_tiff
 from denseg.errors import DensegError, ImageError, OutputError
+from denseg.inference.engines import EngineChoice, choose_engine
+from denseg.inference.guard import InputGuard
+from denseg.inference.pixel_size import read_pixel_size
+from denseg.inference.postprocess import split_instances
 from denseg.inference.predictor import Predictor
+from denseg.inference.regions import PixelSize, Region, find_regions
+from denseg.inference.strategy import Strategy
 from denseg.inference.stream import stream_labels
-from denseg.inference.writer import write_labels, write_overlay, write_probabilities
+from denseg.inference.writer import read_labels, write_instances, write_labels, write_overlay, write_probabilities
 from denseg.workflows.inputs import Picture
 
-__all__ = ["LARGE", "Labelling", "Prediction", "expand_pages", "is_done"]
+__all__ = ["LARGE", "Extras", "Labelling", "Prediction", "expand_pages", "is_done"]
 
 AHEAD = 2
 """Pictures read ahead and pictures waiting to be written, each: what bounds the memory."""
@@ -68,6 +75,34 @@ class Prediction:
             "strategy": self.strategy,
             "pixels": dict(zip(class_names, self.pixels, strict=True)),
         }
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What is wanted besides labels, and how they are computed.
+
+    Attributes:
+        engine: ``auto``, ``torch``, ``onnx`` or ``openvino``.
+        precision: ``float32`` or ``bf16``.
+        probabilities: Write the probability of every class.
+        variance: Write where the views of an image disagree.
+        regions: Measure every region.
+        instances: A class whose touching objects are told apart.
+        distance: Pixels between the middles of two of them, at least.
+    """
+
+    engine: str = "torch"
+    precision: str = "float32"
+    probabilities: bool = False
+    variance: bool = False
+    regions: bool = False
+    instances: str | None = None
+    distance: int = 5
+
+    @property
+    def measures(self) -> bool:
+        """Whether labels are looked at again."""
+        return self.regions or self.instances is not None
 
 
 def is_done(out: Path, picture: Picture) -> bool:
@@ -124,8 +159,8 @@ class Labelling:
         predictor: Predictor,
         out: Path,
         *,
+        extras: Extras | None = None,
         identity: str = "",
-        probabilities: bool = False,
         progress: Callable[[float, int], None] | None = None,
     ) -> None:
         """Keep what is needed.
@@ -133,14 +168,18 @@ class Labelling:
         Args:
             predictor: The model.
             out: The folder of results.
+            extras: What is wanted besides labels.
             identity: What decides the results besides the picture; see ``stream_labels``.
-            probabilities: Write the probability of every class, too.
             progress: Called with pictures done, parts of a large one included, and pictures in all.
         """
         self.predictor = predictor
         self.out = out
         self.identity = identity
-        self.keep_probabilities = probabilities
+        self.extras = extras or Extras()
+        self.guard = InputGuard(predictor.metadata.get("training"))
+        self.engine: EngineChoice | None = None
+        self.regions: dict[str, tuple[list[Region], PixelSize | None]] = {}
+        self._total = 0
         self.progress = progress or (lambda done, total: None)
         self.predictions: list[Prediction] = []
         self.failed: list[tuple[Path, str]] = []
@@ -153,6 +192,7 @@ class Labelling:
         Args:
             pictures: Which.
         """
+        self._total = len(pictures)
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
             try:
                 for number, (picture, read) in enumerate(_ahead(reader, self._read, pictures)):
@@ -176,6 +216,7 @@ class Labelling:
                 self.predictions += [job.result() for job in self._writing if _succeeded(job)]
                 raise
         self.progress(len(pictures), len(pictures))
+        self.notes += self.guard.lines()
 
     def _settle(self, left: int) -> None:
         while len(self._writing) > left:
@@ -202,31 +243,88 @@ class Labelling:
     def _label(self, picture: Picture, image: Array) -> tuple[Any, ...]:
         """Compute one picture; what writes its files, and with which arguments."""
         strategy = self.predictor.strategy(image.shape[0], image.shape[1])
+        self._start_engine(strategy, lambda: self.predictor.first_window(image, strategy, name=picture.path))
+        self.guard.look(picture.path.name, image)
         probabilities = None
-        if self.keep_probabilities:
+        if self.extras.probabilities:
             probabilities = self.predictor.probabilities(image, strategy=strategy, name=picture.path)
-            labels = probabilities.argmax(axis=0).astype(self.predictor.tiled.label_type)
+            labels = self.predictor.label(probabilities, image)
         else:
             labels = self.predictor.predict(image, strategy=strategy, name=picture.path)
+        variance = (
+            self.predictor.variance(image, strategy=strategy, name=picture.path) if self.extras.variance else None
+        )
         if not strategy.exact:
             self._note(f"tiles are an approximation for large pictures: {strategy.reason}")
-        return self._write, picture, image, labels, probabilities, (str(strategy), strategy.exact)
+        return self._write, picture, image, labels, (probabilities, variance), (str(strategy), strategy.exact)
+
+    def _start_engine(self, strategy: Strategy, window: Callable[[], Array]) -> None:
+        """Choose the engine at the first picture: only then is a real tile there."""
+        if self.engine is not None or (self.extras.engine == "torch" and self.extras.precision == "float32"):
+            return
+        self.engine = choose_engine(
+            self.predictor,
+            self.extras.engine,
+            window(),
+            precision=self.extras.precision,
+            count=len(strategy.plan) * self._total,
+            cache=cache_folder(),
+        )
+        if self.engine.name != "torch" or self.engine.precision != "float32":
+            self._note(str(self.engine))
 
     def _write(
-        self, picture: Picture, image: Array, labels: Array, probabilities: Array | None, strategy: tuple[str, bool]
+        self,
+        picture: Picture,
+        image: Array,
+        labels: Array,
+        maps: tuple[Array | None, Array | None],
+        strategy: tuple[str, bool],
     ) -> Prediction:
         classes = self.predictor.classes
         target = self.out / f"{picture.name}.png"
         overlay = self.out / "overlay" / f"{picture.name}.png"
         write_overlay(overlay, image, labels, classes)
-        if probabilities is not None:
-            write_probabilities(self.out / "probabilities" / f"{picture.name}.tif", probabilities)
+        for kind, values in zip(("probabilities", "variance"), maps, strict=True):
+            if values is not None:
+                write_probabilities(self.out / kind / f"{picture.name}.tif", values)
+        self._measure(picture, labels)
         write_labels(target, labels, classes)
         pixels = np.bincount(labels.ravel(), minlength=len(classes))
         size = (labels.shape[0], labels.shape[1])
         return Prediction(picture.path, target, overlay, size, *strategy, tuple(pixels.tolist()))
 
+    def _measure(self, picture: Picture, labels: Array) -> None:
+        """Find regions and instances of a picture, where they are asked for."""
+        if not self.extras.measures:
+            return
+        names, instances = self.predictor.classes.names, None
+        if self.extras.instances is not None:
+            instances = split_instances(labels == names.index(self.extras.instances), distance=self.extras.distance)
+            write_instances(self.out / "instances" / f"{picture.name}.tif", instances)
+        background = 0 if len(names) > 1 else None
+        self.regions[picture.name] = (
+            find_regions(labels, background=background, instances=instances),
+            read_pixel_size(picture.path, page=picture.page),
+        )
+
+    def recall(self, picture: Picture) -> None:
+        """Measure a picture that was labelled before.
+
+        Args:
+            picture: Which.
+        """
+        if self.extras.measures:
+            found = next(
+                self.out / f"{picture.name}{suffix}"
+                for suffix in (".png", ".tif")
+                if (self.out / f"{picture.name}{suffix}").is_file()
+            )
+            self._measure(picture, read_labels(found))
+
     def _stream(self, picture: Picture, windows: TiffWindows, number: int, count: int) -> Prediction:
+        strategy = self.predictor.strategy(windows.height, windows.width)
+        self._start_engine(strategy, lambda: self.predictor.first_window_of(windows, strategy))
         streamed = stream_labels(
             self.predictor,
             windows,
@@ -235,8 +333,15 @@ class Labelling:
             identity=self.identity,
             progress=lambda done, total: self.progress(number + done / total, count),
         )
-        if self.keep_probabilities:
-            self._note("probabilities of pictures that are read in windows are not kept")
+        if self.extras.probabilities or self.extras.variance:
+            self._note("probabilities and variances of pictures that are read in windows are not kept")
+        if self.predictor.postprocessing:
+            self._note("pictures that are read in windows are not post-processed")
+        if self.extras.measures:
+            if windows.height * windows.width > LARGE:
+                self._note("regions of pictures that are read in windows are not measured")
+            else:
+                self._measure(picture, read_labels(streamed.labels))
         if not streamed.strategy.exact:
             seams = streamed.seams
             self._note(

@@ -6,13 +6,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from denseg.errors import InterruptedRunError, OutputError
+from denseg.errors import InterruptedRunError, OutputError, UnknownNameError, UsageError
 from denseg.files import make_folder, sha256_of, write_json
 from denseg.training.interrupt import stoppable
 from denseg.workflows.inputs import find_pictures
@@ -20,7 +20,7 @@ from denseg.workflows.inputs import find_pictures
 if TYPE_CHECKING:
     from denseg.inference.predictor import Predictor
     from denseg.inference.strategy import TileOptions
-    from denseg.workflows.labelling import Prediction
+    from denseg.workflows.labelling import Extras, Prediction
 
 __all__ = ["PredictResult", "predict"]
 
@@ -95,8 +95,11 @@ def predict(  # noqa: PLR0913 - the options of the command
     overlap: int | None = None,
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
+    turns: bool = False,
     options: TileOptions | None = None,
-    probabilities: bool = False,
+    extras: Extras | None = None,
+    postprocessing: Mapping[str, Any] | None = None,
+    regions: Path | str | None = None,
     max_pixels: int | None = None,
     overwrite: bool = False,
     device: str = "auto",
@@ -115,8 +118,11 @@ def predict(  # noqa: PLR0913 - the options of the command
         overlap: Pixels that two windows share; chosen from the model if ``None``.
         scales: Sizes at which each picture is seen; several are averaged.
         flip: See it mirrored left to right, too.
+        turns: See it at all four quarter turns.
         options: All options of tiles.
-        probabilities: Write ``probabilities/NAME.tif``, one band per class, too.
+        extras: Engine and precision; probabilities, variances and instances in folders of their own beside the labels.
+        postprocessing: Fields of ``PostProcessing`` to lay over what the checkpoint says.
+        regions: Measure every region into this ``.csv`` or ``.geojson``.
         max_pixels: Larger pictures are refused before they are decoded, apart from TIFFs, which are read in windows.
         overwrite: Label again what the folder holds already.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
@@ -132,31 +138,64 @@ def predict(  # noqa: PLR0913 - the options of the command
     files = find_pictures(inputs, leave_out=out)
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     from denseg.inference.predictor import Predictor
-    from denseg.workflows.labelling import Labelling, expand_pages, is_done
+    from denseg.inference.regions import write_regions
+    from denseg.workflows.labelling import Extras, Labelling, expand_pages, is_done
 
     with stoppable("stopped; the same command goes on from there"):
         pictures, failed = expand_pages(files[rank::world])
         predictor = Predictor.load(
-            run, device=device, tile=tile, overlap=overlap, options=options, scales=scales, flip=flip
+            run, device=device, tile=tile, overlap=overlap, options=options, scales=scales, flip=flip, turns=turns
         )
         predictor.max_pixels = max_pixels or predictor.max_pixels
-        views = {"scales": list(scales), "flip": flip}
+        predictor.postprocessing = replace(predictor.postprocessing, **(postprocessing or {}))
+        extras = replace(extras or Extras(), regions=regions is not None)
+        _check(predictor, extras, regions)
+        views: dict[str, Any] = {"scales": list(scales), "flip": flip}
+        views |= {"turns": True} if turns else {}
+        views |= {"precision": extras.precision} if extras.precision != "float32" else {}
+        views |= {"postprocessing": predictor.postprocessing.to_json()} if predictor.postprocessing else {}
         digest = _claim(out, predictor, views, overwrite=overwrite)
         todo = [picture for picture in pictures if overwrite or not is_done(out, picture)]
         skipped = [picture.path for picture in pictures if not overwrite and is_done(out, picture)]
-        work = Labelling(
-            predictor, out, identity=f"{digest} {json.dumps(views)}", probabilities=probabilities, progress=progress
-        )
+        work = Labelling(predictor, out, extras=extras, identity=f"{digest} {json.dumps(views)}", progress=progress)
         try:
             work.run(todo)
+            waiting = set(todo)
+            for picture in pictures:
+                if picture not in waiting:
+                    work.recall(picture)
         except KeyboardInterrupt as error:
             done = len(skipped) + len(work.predictions)
             raise InterruptedRunError(
                 f"stopped after {done} of {len(pictures)} pictures; the same command goes on from there"
             ) from error
+    if regions is not None:
+        target = Path(regions)
+        found = [(name, *work.regions[name]) for name in (p.name for p in pictures) if name in work.regions]
+        write_regions(
+            target if world == 1 else target.with_stem(f"{target.stem}-{rank}"), found, predictor.classes.names
+        )
+        work.notes.append(f"{sum(len(rows) for _, rows, _ in found)} regions in {regions}")
+    if predictor.postprocessing:
+        work.notes.append(f"post-processing: {predictor.postprocessing}")
     checkpoint = predictor.path or Path(run)
     names = predictor.classes.names
     return PredictResult(out, checkpoint, names, work.predictions, skipped, failed + work.failed, work.notes)
+
+
+def _check(predictor: Predictor, extras: Extras, regions: Path | str | None) -> None:
+    """Refuse before hours of work what would fail after them."""
+    from denseg.inference.engines import check_engine
+
+    check_engine(predictor, extras.engine, extras.precision)
+    names = predictor.classes.names
+    for name in (extras.instances, *predictor.postprocessing.thresholds):
+        if name is not None and name not in names:
+            raise UnknownNameError("class", name, names)
+    if extras.variance and predictor.tiled.views is None:
+        raise UsageError("a variance needs several views of an image: give --scales, --flip or --turns")
+    if regions is not None and Path(regions).suffix.lower() not in {".csv", ".geojson"}:
+        raise UsageError(f"--regions writes .csv or .geojson, got {Path(regions).name}")
 
 
 def _claim(out: Path, predictor: Predictor, options: Mapping[str, Any], *, overwrite: bool) -> str:
