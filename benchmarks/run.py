@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs benchmarks and writes ``benchmarks/results``: ``python -m benchmarks.run [training] [inference] [check]``."""
+"""Runs benchmarks and writes ``benchmarks/results``: ``python -m benchmarks.run [training] [inference] [check] [loading]``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from benchmarks import against_pillow
+from benchmarks import against_albumentations, against_pillow
 from benchmarks.against_smp import PEER, inference_cases, training_cases
 from benchmarks.harness import interleave, write_results
 
@@ -31,8 +31,14 @@ SUITES = {
         "`denseg check` of a folder that was never seen, against decoding its files and nothing else.",
         against_pillow.check_cases,
     ),
+    "loading": (
+        "albumentations_loading",
+        "Loading",
+        "One epoch of training samples, later than the first.",
+        against_albumentations.loading_cases,
+    ),
 }
-PEERS = {"check": against_pillow.PEER}
+PEERS = {"check": against_pillow.PEER, "loading": against_albumentations.PEER}
 
 
 def main() -> int:
