@@ -38,6 +38,7 @@ class DataConfig(Section):
     path: str | None = Field(None, description="the data folder")
     val_share: float = Field(0.2, gt=0, lt=1, description="share of images held out where the folder has no split")
     split_seed: int | None = Field(None, ge=0, description="of the images held out; the run's seed if empty")
+    fold: tuple[int, int] | None = Field(None, description="[k, n]: hold out the k-th of n folds; see `--folds`")
     unpaired: Literal["refuse", "skip"] = Field("refuse", description="images without mask, masks without image")
     ignore_index: int | None = Field(None, ge=0, description="label that means `no class`; found if empty")
     max_pixels: int = Field(178_956_970, gt=0, description="larger images are refused before they are decoded")
@@ -56,6 +57,12 @@ class DataConfig(Section):
             raise ValueError(
                 f"data.percentiles must be [low, high] with 0 <= low < high <= 100, got {list(self.percentiles)}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_fold(self) -> DataConfig:
+        if self.fold is not None and not (1 <= self.fold[0] <= self.fold[1] and self.fold[1] >= 2):
+            raise ValueError(f"data.fold is [k, n] with 1 <= k <= n and n at least 2, got {list(self.fold)}")
         return self
 
 

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from denseg.backbones import create_backbone
 from denseg.errors import UnknownNameError, UnsupportedError, UsageError, nearest_name
@@ -24,6 +25,7 @@ from denseg.models.deeplab_v3_plus import DeepLabV3Plus
 from denseg.models.dilated_context import DilatedContextNet, PaperDilatedContextNet
 from denseg.models.dilated_frontend import DilatedFrontend, PaperDilatedFrontend
 from denseg.models.emanet import EMANet
+from denseg.models.ensemble import Ensemble
 from denseg.models.fcn import FCN
 from denseg.models.fcn_paper import PaperFCN
 from denseg.models.fcn_skips import SkipFCN
@@ -38,6 +40,11 @@ from denseg.models.unet_paper import PaperUNet
 from denseg.types import ModelSpec
 
 __all__ = ["MODELS", "ModelEntry", "create_model", "split_parameters"]
+
+
+@runtime_checkable
+class _Transplantable(Protocol):
+    def load_imagenet(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -128,7 +135,8 @@ def create_model(
         pretrained: Start the backbone from ImageNet weights.
         **options: ``form`` (``modern`` or ``paper``), ``asymmetric`` (True: train every square convolution with a row
             and a column beside it, as ``acnet`` does), what ``create_backbone`` takes by keyword (``dilation_rule``,
-            ``multi_grid``, …), and what the model's constructor takes by keyword.
+            ``multi_grid``, …), ``reduction`` (2, 3 or 4: work on blocks of so many pixels a side), ``members`` (so
+            many networks that vote), and what the model's constructor takes by keyword.
 
     Returns:
         The model, with ``spec`` and ``geometry``.
@@ -140,13 +148,16 @@ def create_model(
     """
     if name not in MODELS:
         raise UnknownNameError("model", name, MODELS)
+    if options.get("members") is not None or options.get("reduction") not in {None, 1}:
+        common = {"num_classes": num_classes, "backbone": backbone, "in_channels": in_channels}
+        return _wrapped(name, {**options, **common, "output_stride": output_stride, "pretrained": pretrained})
+    options = {key: value for key, value in options.items() if key not in {"members", "reduction"}}
     for what, value in (("num_classes", num_classes), ("in_channels", in_channels)):
         if value < 1:
             raise UsageError(f"{what} must be at least 1, got {value}")
     entry = MODELS[name]
     form = options.pop("form", "modern")
     asymmetric = _switch("asymmetric", options.pop("asymmetric", None))
-    reduction = options.pop("reduction", None)
     model_class = _model_class(name, entry, form)
     network_options = {key: options.pop(key) for key in _BACKBONE_OPTIONS if key in options}
     arguments: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels, "form": form}
@@ -160,12 +171,15 @@ def create_model(
     elif form == "modern":
         backbone = backbone or entry.backbone
     if backbone is None:
-        if output_stride is not None or pretrained or network_options:
+        can_load = hasattr(model_class, "load_imagenet")  # a trunk of its own that has published weights
+        if output_stride is not None or (pretrained and not can_load) or network_options:
             asked = next(iter(network_options), "pretrained weights" if output_stride is None else "output_stride")
             raise UsageError(
                 f"model {name!r} is built without a backbone here, so it takes no {asked}; name a backbone"
             )
         model = model_class(num_classes, in_channels=in_channels, **resolved)
+        if pretrained and isinstance(model, _Transplantable):
+            model.load_imagenet()
     else:
         output_stride = output_stride or entry.output_stride
         given = {**entry.backbone_defaults, **network_options}
@@ -183,14 +197,28 @@ def create_model(
         size = (model.geometry.min_size,) * 2
         images = next(model.parameters()).new_zeros(1, in_channels, *size)
         use_asymmetric_convs(model, images, keep=lambda name: pretrained and name.startswith("backbone."))
-    if reduction not in {None, 1}:
-        arguments["reduction"] = reduction
-        model = ReducedInput(model, reduction=reduction)
     model.spec = ModelSpec(name, arguments | {key: _json(value) for key, value in resolved.items()})
     return model
 
 
-_BACKBONE = ("backbone.", "network.backbone.")  # the second one inside ReducedInput
+_BACKBONE = re.compile(r"(members\.\d+\.)?(network\.)?backbone\.")  # inside Ensemble, inside ReducedInput
+
+
+def _wrapped(name: str, arguments: dict[str, Any]) -> SegmentationModel:
+    """Build networks inside what makes them vote, or work on a smaller picture."""
+    members, reduction = arguments.pop("members", None), arguments.get("reduction")
+    if members is not None:
+        if not isinstance(members, int) or isinstance(members, bool) or members < 2:
+            raise UsageError(f"members is a number of networks, at least 2; got {members!r}")
+        networks = [create_model(name, **arguments) for _ in range(members)]
+        model: SegmentationModel = Ensemble(networks)
+        extra = {"members": members}
+    else:
+        networks = [create_model(name, **{**arguments, "reduction": None})]
+        model = ReducedInput(networks[0], reduction=reduction)  # type: ignore[arg-type]
+        extra = {"reduction": reduction}
+    model.spec = ModelSpec(name, {**networks[0].spec.arguments, **extra})
+    return model
 
 
 def split_parameters(model: SegmentationModel) -> dict[str, list[str]]:
@@ -204,8 +232,8 @@ def split_parameters(model: SegmentationModel) -> dict[str, list[str]]:
     """
     names = [name for name, _ in model.named_parameters()]
     return {
-        "backbone": [name for name in names if name.startswith(_BACKBONE)],
-        "head": [name for name in names if not name.startswith(_BACKBONE)],
+        "backbone": [name for name in names if _BACKBONE.match(name)],
+        "head": [name for name in names if not _BACKBONE.match(name)],
     }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from denseg.data.folder import discover
+from denseg.data.folds import assign_fold
 from denseg.data.normalization import Normalization
 from denseg.data.pairs import read_pair_image
 from denseg.data.parts import pair_size
@@ -68,7 +69,10 @@ def prepare(examination: Examination, config: DataConfig, *, seed: int) -> Prepa
     drawn = seed if config.split_seed is None else config.split_seed
     present = zip(examination.pairs, examination.counts > 0, strict=True)
     kinds = {pair.stem: row.nonzero()[0].tolist() for pair, row in present}
-    pairs, made = assign_split(examination.pairs, val_share=config.val_share, seed=drawn, classes=kinds)
+    if config.fold is not None:
+        pairs, made = assign_fold(examination.pairs, *config.fold, seed=drawn), False
+    else:
+        pairs, made = assign_split(examination.pairs, val_share=config.val_share, seed=drawn, classes=kinds)
     train, val = _of(pairs, "train"), _of(pairs, "val")
     split = {pair.stem: pair.split for pair in pairs}
     rows = [index for index, pair in enumerate(examination.pairs) if split[pair.stem] == "train"]
@@ -79,7 +83,8 @@ def prepare(examination: Examination, config: DataConfig, *, seed: int) -> Prepa
         val=val,
         classes=examination.classes,
         encoding=examination.encoding,
-        normalization=_normalization(examination, train, config),
+        # One for all folds: their networks predict together.
+        normalization=_normalization(examination, train if config.fold is None else examination.pairs, config),
         train_counts=tuple(examination.counts[rows].sum(axis=0).tolist()),
         repeats=repeat_factors(examination.counts[rows]),
         max_pixels=config.max_pixels,
