@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs benchmarks and writes ``benchmarks/results``: ``python -m benchmarks.run [training] [inference] [check] [loading]``."""
+"""Runs benchmarks and writes ``benchmarks/results``: ``python -m benchmarks.run [SUITE]…``."""
 
 from __future__ import annotations
 

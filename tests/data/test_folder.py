@@ -217,3 +217,27 @@ def test_groups_from_a_table(tmp_path: Path) -> None:
     (tmp_path / "groups.csv").unlink()
     with pytest.raises(DataError, match="cannot read the groups in "):
         discover(tmp_path)
+
+
+def test_what_is_left_is_paired_by_name_alone(tmp_path: Path) -> None:
+    """Pictures in folders or splits that the masks do not have, as long as a name is there once."""
+    for name in ("images/train/a.png", "images/val/b.png", "masks/a.png", "masks/b_mask.png", "images/cam/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "masks/other").mkdir()
+    (tmp_path / "masks/other/c.png").touch()
+    inventory = discover(tmp_path)
+    assert [(pair.stem, pair.split) for pair in inventory.pairs] == [("c", None), ("a", "train"), ("b", "val")]
+    assert (inventory.unpaired_images, inventory.unpaired_masks, inventory.twice) == ((), (), {})
+
+
+def test_equal_names_from_two_folders_are_told(tmp_path: Path) -> None:
+    for name in ("images/cam1/001.png", "images/cam2/001.png", "masks/001.png", "images/x.png", "masks/x.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    inventory = discover(tmp_path)
+    assert [pair.stem for pair in inventory.pairs] == ["x"]
+    assert inventory.twice == {
+        "001": tuple(tmp_path / name for name in ("images/cam1/001.png", "images/cam2/001.png", "masks/001.png"))
+    }
+    assert (inventory.unpaired_images, inventory.unpaired_masks) == ((), ())

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from denseg.report import pictures
 from denseg.report.facts import read_facts
 from denseg.report.pictures import choose, take_shots
-from denseg.report.sources import find_file
+from denseg.report.sources import Sources, find_file
 from denseg.runs import RunFolder
 
 COLORS = ((128, 64, 128), (128, 0, 0), (128, 128, 128), (128, 128, 0), (64, 0, 128), (192, 192, 128))
@@ -122,3 +123,24 @@ def test_pictures_never_shrink_to_nothing(street_run: RunFolder, monkeypatch: py
     monkeypatch.setattr(pictures, "_BUDGET", 1)
     shots = take_shots(read_facts(street_run), COLORS)[0].shots
     assert {max(shot.width, shot.height) for shot in shots} == {64}
+
+
+def test_pages_and_windows_of_an_entry_are_read(make_run: Callable[..., RunFolder], tmp_path: Path) -> None:
+    facts = read_facts(make_run(tmp_path))
+    stack = np.stack([np.full((12, 16), page, np.uint8) for page in range(3)])
+    tifffile.imwrite(tmp_path / "stack.tif", stack, photometric="minisblack")
+    ramp = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
+    tifffile.imwrite(tmp_path / "large.tif", ramp, tile=(32, 32))
+    sources = Sources(facts, "val")
+    where = {"stem": "s", "image": str(tmp_path / "stack.tif"), "mask": str(tmp_path / "stack.tif")}
+    for page in range(3):
+        entry = where | {"image_page": page, "mask_page": page, "window": None}
+        image, truth = sources.image(entry), sources.truth(entry)
+        assert image is not None
+        assert truth is not None
+        assert (image == page).all()
+        assert (truth == page).all()
+    part = sources.image(where | {"image": str(tmp_path / "large.tif"), "window": [8, 40, 20, 16]})
+    assert part is not None
+    np.testing.assert_array_equal(part[..., 0], ramp[8:28, 40:56])
+    assert sources.image(where) is not None  # an evaluation of an older run names neither

@@ -243,6 +243,12 @@ def test_runs_import_no_torch() -> None:
 
 def test_tables_round_trip() -> None:
     assert parse_split(format_rows(SplitRow._fields, (row._asdict() for row in SPLIT))) == SPLIT
+    parts = [SplitRow("c", "images/c.tif", "masks/c.tif", "train", "2" * 64, 4, 3, "0,64,32,32")]
+    assert parse_split(format_rows(SplitRow._fields, (row._asdict() for row in parts))) == parts
+    older = format_rows(SplitRow._fields[:5], (row._asdict() for row in SPLIT))
+    assert parse_split(older) == SPLIT
+    with pytest.raises(RunError, match=r"^line 2 holds a page that is no number$"):
+        parse_split("stem,image,mask,split,sha256,image_page\na,b,c,train,d,x\n")
     assert parse_metrics("stage,epoch,loss,note\n7,1,nan,x\n")[0] | {"loss": None} == {
         "stage": "7",
         "epoch": 1,

@@ -74,6 +74,8 @@ def discover(root: Path | str) -> Inventory:
     inventory = _pair(root, images, masks, ignored)
     if not inventory.pairs and images and masks:
         inventory, description = _layered(inventory, images, masks, description)
+    if not description.bits:
+        inventory = _across_folders(inventory, images, masks)
     vectors = [pair.mask for pair in inventory.pairs if pair.mask.suffix.lower() in VECTORS]
     if vectors:
         from denseg.data.vectors import describe
@@ -194,6 +196,44 @@ def _pair(root: Path, images: list[_Entry], masks: list[_Entry], ignored: list[P
             pairs.append(Pair(name, found[0], labels[0], split))
     lone = tuple(lone_images), tuple(lone_masks)
     return Inventory(root, "folder", sort_pairs(pairs), *lone, twice, split_names(pairs), tuple(ignored))
+
+
+def _across_folders(inventory: Inventory, images: list[_Entry], masks: list[_Entry]) -> Inventory:
+    """Pair what is left by name alone, where picture and mask lie in folders of other names or only one has a split.
+
+    A name that several pictures or masks have in that way is told, not guessed at.
+    """
+    lone_images, lone_masks = set(inventory.unpaired_images), set(inventory.unpaired_masks)
+    if not lone_images or not lone_masks:
+        return inventory
+    by_stem: dict[str, tuple[list[_Entry], list[_Entry]]] = defaultdict(lambda: ([], []))
+    for entry in images:
+        if entry.path in lone_images:
+            by_stem[entry.stem][0].append(entry)
+    for entry in masks:
+        if entry.path in lone_masks:
+            plain = _MASK_MARK.sub("", entry.stem)
+            by_stem[plain if plain in by_stem else entry.stem][1].append(entry)
+    taken = {pair.stem for pair in inventory.pairs}
+    pairs, twice = [], dict(inventory.twice)
+    for stem, (pictures, labels) in by_stem.items():
+        fits = len(pictures) == len(labels) == 1 and labels[0].split in (None, pictures[0].split)
+        if fits and stem not in taken:
+            pairs.append(Pair(stem, pictures[0].path, labels[0].path, pictures[0].split))
+        elif pictures and labels and not fits and len(pictures) + len(labels) > 2:
+            twice.setdefault(stem, tuple(entry.path for entry in (*pictures, *labels)))
+        else:
+            continue
+        lone_images -= {entry.path for entry in pictures}
+        lone_masks -= {entry.path for entry in labels}
+    return replace(
+        inventory,
+        pairs=sort_pairs([*inventory.pairs, *pairs]),
+        unpaired_images=tuple(path for path in inventory.unpaired_images if path in lone_images),
+        unpaired_masks=tuple(path for path in inventory.unpaired_masks if path in lone_masks),
+        twice=twice,
+        splits=split_names([*inventory.pairs, *pairs]),
+    )
 
 
 def _layered(
