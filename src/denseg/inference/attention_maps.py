@@ -65,10 +65,9 @@ def record_inputs(model: nn.Module, images: Tensor) -> tuple[Any, dict[str, tupl
 
         return hook
 
+    kinds: tuple[type[nn.Module], ...] = tuple(ATTENTION)
     handles = [
-        layer.register_forward_pre_hook(keep(name))
-        for name, layer in model.named_modules()
-        if isinstance(layer, tuple(ATTENTION))
+        layer.register_forward_pre_hook(keep(name)) for name, layer in model.named_modules() if isinstance(layer, kinds)
     ]
     try:
         output = model(images)
@@ -131,7 +130,8 @@ def _expectation(layer: Any, features: Tensor, row: int, column: int) -> Tensor:
     _, responsibilities = layer.iterate(layer.input(features).flatten(2))  # (1, N, K)
     shares = responsibilities[0] / (_EPSILON + responsibilities[0].sum(dim=0, keepdim=True))  # (N, K)
     own = responsibilities[0, row * features.shape[3] + column]  # (K,)
-    return (shares @ own).view(features.shape[2:])
+    looked: Tensor = (shares @ own).view(features.shape[2:])
+    return looked
 
 
 def _location(layer: Any, features: Tensor, row: int, column: int) -> Tensor:

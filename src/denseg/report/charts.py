@@ -11,9 +11,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from denseg.report.numbers import axis_ticks, log_ticks, score, tick_label
+from denseg.report.numbers import axis_ticks, log_ticks, score, share, tick_label
 
-__all__ = ["Axis", "Chart", "Line", "Mark", "Strip", "Tick", "line_chart", "sparkline", "strip"]
+__all__ = ["Axis", "Chart", "Line", "Mark", "Strip", "Tick", "line_chart", "share_chart", "sparkline", "strip"]
 
 Values = Sequence[float | None]
 
@@ -188,6 +188,40 @@ def line_chart(
             Mark(label, None if at is None else x.place(at), None if height is None else y.place(height))
             for label, at, height in marks
         ),
+    )
+
+
+def share_chart(
+    key: str, title: str, xs: Sequence[float], series: Sequence[tuple[str, Values]], *, x_title: str
+) -> Chart | None:
+    """Lay out a chart of parts of a whole against parts of a whole.
+
+    Args:
+        key: Name for links and element ids.
+        title: Heading.
+        xs: In 0..1, ascending.
+        series: Name and values in 0..1 of each line; ``None`` leaves a gap.
+        x_title: What the horizontal axis is.
+
+    Returns:
+        The chart, or ``None`` with fewer than two points.
+    """
+    if len(xs) < 2:
+        return None
+    every = [value for _, values in series for value in values if value is not None]
+    x = _axis(x_title, min(xs), max(xs), 6)
+    y = _axis("", 0.0, max(every, default=1.0), 6)
+    lines = tuple(_line(name, "abc"[at % 3], xs, values, x, y, share) for at, (name, values) in enumerate(series))
+    first, last = series[0][1][0], series[0][1][-1]
+    return Chart(
+        key=key,
+        title=title,
+        summary=f"{series[0][0]}: {share(first)} at {share(xs[0])}, {share(last)} at {share(xs[-1])}",
+        x=x,
+        y=y,
+        lines=lines,
+        labels=tuple(share(at) for at in xs),
+        places=tuple(x.place(at) for at in xs),
     )
 
 

@@ -167,7 +167,7 @@ def _matrix(rows: Sequence[Mapping[str, Any]], tests: Sequence[Mapping[str, Any]
             cells.append(
                 {
                     "difference": sign * test["difference"],
-                    "clear": test["adjusted"] < _CLEAR,
+                    "settled": test["adjusted"] < _CLEAR,
                     "p": "< 0.001" if test["adjusted"] < 0.001 else f"{test['adjusted']:.3f}",
                     "title": f"{row['name']} less {column['name']}: {sign * test['difference']:+.3f}, 95% interval "
                     f"{ends[0]:+.3f} to {ends[1]:+.3f}; smallest difference that shows: "

@@ -86,8 +86,8 @@ def choose(entries: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str, tuple[
         entries: ``per_image`` of an evaluation.
 
     Returns:
-        Key, title and images of each group: worst first, then around the median, then best first; few images are one
-        group, worst first.
+        Key, title and images of each group: worst first, then those that the model is least sure of, then around the
+        median, then best first; few images are one group, worst first.
     """
     ranked = sorted(
         (entry for entry in entries if entry["miou"] is not None), key=lambda entry: (entry["miou"], entry["stem"])
@@ -95,11 +95,17 @@ def choose(entries: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str, tuple[
     if len(ranked) <= _ENOUGH:
         return (("all", "All images, worst first", tuple(ranked)),) if ranked else ()
     middle = max(len(ranked) // 2, 7)  # past the six worst
-    return (
+    groups = [
         ("worst", "Worst", tuple(ranked[:6])),
         ("typical", "Typical", tuple(ranked[middle - 1 : middle + 2])),
         ("best", "Best", tuple(ranked[:-4:-1])),
-    )
+    ]
+    shown = [entry["stem"] for _, _, entries in groups for entry in entries]
+    unsure = [entry for entry in ranked if entry.get("entropy") is not None and entry["stem"] not in shown]
+    if unsure:
+        unsure.sort(key=lambda entry: (-entry["entropy"], entry["stem"]))
+        groups.insert(1, ("uncertain", "Most uncertain of the others", tuple(unsure[:3])))
+    return tuple(groups)
 
 
 def take_shots(facts: RunFacts, colors: Sequence[Color]) -> tuple[ShotGroup, ...]:

@@ -20,6 +20,7 @@ from denseg.report.history import history_charts
 from denseg.report.numbers import count, plural, score
 from denseg.report.page import render
 from denseg.report.pictures import take_shots
+from denseg.report.trust import object_words, size_bands, trust
 from denseg.report.words import notes, pixel_words, summary
 from denseg.runs import RunFolder
 
@@ -58,12 +59,13 @@ def render_report(facts: RunFacts) -> str:
     """
     value = facts.headline
     charts = history_charts(facts.history, baseline=value["baseline_miou"] if value else None)
-    shown: dict[str, Any] = {"value": value, "rows": (), "groups": (), "mistakes": (), "pixels": ""}
+    shown: dict[str, Any] = {"value": value, "rows": (), "groups": (), "mistakes": (), "pixels": "", "trust": None}
     if value is not None:
         shown |= _results(facts, value)
     sections = [("summary", "Summary")]
     sections += [("training", "Training")] * bool(charts)
     sections += [("classes", "Classes"), ("errors", "Errors")] * bool(shown["rows"])
+    sections += [("trust", "Trust")] * bool(shown["trust"])
     sections += [("images", "Images")] * bool(shown["groups"])
     sections += [("data", "Data"), ("setup", "Setup"), ("replay", "Replay")]
     return render(
@@ -110,6 +112,10 @@ def _results(facts: RunFacts, value: Mapping[str, Any]) -> dict[str, Any]:
         },
         "mistakes": mistakes(value, most=12 if matrix.wide else 6 if len(rows) <= 8 else 8),
         "borders": border_errors(facts),
+        "sizes": size_bands(value),
+        "size_words": object_words(value),
+        "trust": trust(value),
+        "whole": _whole(value),
         "groups": take_shots(facts, [tuple(entry["color"]) for entry in value["classes"]]),
         "class_colors": [(entry["name"], entry["color"]) for entry in value["classes"]],
         "legend": [(row.name, row.color) for row in _occurring(rows)],
@@ -121,6 +127,21 @@ def _results(facts: RunFacts, value: Mapping[str, Any]) -> dict[str, Any]:
         else "",
         "pixels": pixel_words(value),
     }
+
+
+def _whole(value: Mapping[str, Any]) -> list[tuple[str, float, tuple[float, float] | None, str]]:
+    """Name, score, interval and meaning of what is told beside the IoU."""
+    kinds = (
+        ("boundary", "Boundary IoU", "only near the borders of regions"),
+        ("continuity", "Whole objects", "found in one piece, alone, without holes"),
+    )
+    found = []
+    for key, title, words in kinds:
+        part = value.get(key)
+        if part and part["score"] is not None:
+            ends = part["interval"]
+            found.append((title, part["score"], None if None in ends else (ends[0], ends[1]), words))
+    return found
 
 
 def _occurring(rows: tuple[ClassRow, ...]) -> list[ClassRow]:

@@ -84,7 +84,7 @@ def scatter(
     Returns:
         The picture; ``None`` with fewer than two points.
     """
-    known = [(name, cost, *rest) for name, cost, *rest in points if cost is not None and cost > 0]
+    known = [(name, cost, value, low, high) for name, cost, value, low, high in points if cost is not None and cost > 0]
     if len(known) < 2:
         return None
     costs = [cost for _, cost, *_ in known]

@@ -201,7 +201,7 @@ def judge(members: Sequence[Member], split: str) -> Comparison:
 def _tests(loaded: Sequence[tuple[Member, list[dict[str, NDArray[Any]]]]]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for score in SCORES:
-        of_score = []
+        of_score: list[dict[str, Any]] = []
         for (first, ours), (second, theirs) in combinations(loaded, 2):
             sides = [[_ratio(counts, score) for counts in side] for side in (ours, theirs)]
             if any(ratio is None for side in sides for ratio in side):
@@ -245,8 +245,9 @@ def _row(member: Member, arrays: Sequence[dict[str, NDArray[Any]]], split: str) 
     facts = _inspected(run.path)
     speed = facts.get("speed") or {}
     epochs = [one for each in member.runs for one in each.metrics()]
-    rates = [float(value) for one in epochs if isinstance(value := one["images_per_second"], int | float)]
-    peaks = [one.record().get("peak_memory_bytes") for one in member.runs]
+    found = [one["images_per_second"] for one in epochs]
+    rates = [float(value) for value in found if isinstance(value, int | float)]
+    peaks: list[int | None] = [one.record().get("peak_memory_bytes") for one in member.runs]
     honesty = run.evaluation(split).get("calibration") or {}
     return row | {
         "parameters": facts.get("parameters"),

@@ -6,9 +6,10 @@ Shape letters: C bands, K classes, H and W image height and width, h and w featu
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,8 +58,8 @@ class PixelReport:
     target: str
     probabilities: dict[str, float]
     field: EffectiveField
-    attention: dict[str, NDArray[np.float32]] = field(default_factory=dict)
-    ranges: dict[str, dict[str, dict[int, float]]] = field(default_factory=dict)
+    attention: dict[str, NDArray[np.float32]] = dataclasses.field(default_factory=dict)
+    ranges: dict[str, dict[str, dict[int, float]]] = dataclasses.field(default_factory=dict)
     pictures: tuple[tuple[Path, str], ...] = ()
 
     @property
@@ -201,7 +202,7 @@ def explain_image(
         rings += [Panel(_rings(shown, row, column, windows), f"{pool}") for pool, windows in pools.items()]
         pictures.append((out / f"{stem}-{name.replace('.', '-')}-ranges.png", f"likeness by range, {name}"))
         write_sheet(pictures[-1][0], rings, columns=3, title=f"Likeness to the surroundings by range: {name}")
-    return PixelReport(**{**report.__dict__, "pictures": tuple(pictures)})
+    return dataclasses.replace(report, pictures=tuple(pictures))
 
 
 def _place(row: int, column: int, size: tuple[int, int], features: Tensor) -> tuple[int, int]:
