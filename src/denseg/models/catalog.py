@@ -171,15 +171,12 @@ def create_model(
     elif form == "modern":
         backbone = backbone or entry.backbone
     if backbone is None:
-        can_load = hasattr(model_class, "load_imagenet")  # a trunk of its own that has published weights
-        if output_stride is not None or (pretrained and not can_load) or network_options:
+        if output_stride is not None or (pretrained and not hasattr(model_class, "load_imagenet")) or network_options:
             asked = next(iter(network_options), "pretrained weights" if output_stride is None else "output_stride")
             raise UsageError(
                 f"model {name!r} is built without a backbone here, so it takes no {asked}; name a backbone"
             )
-        model = model_class(num_classes, in_channels=in_channels, **resolved)
-        if pretrained and isinstance(model, _Transplantable):
-            model.load_imagenet()
+        model = _with_own_trunk(model_class(num_classes, in_channels=in_channels, **resolved), pretrained)
     else:
         output_stride = output_stride or entry.output_stride
         given = {**entry.backbone_defaults, **network_options}
@@ -251,6 +248,12 @@ def _model_class(name: str, entry: ModelEntry, form: str) -> type[SegmentationMo
     if entry.paper is None:
         raise UnsupportedError(f"model {name!r} has no paper form; leave form out, or use form='modern'")
     return entry.paper
+
+
+def _with_own_trunk(model: SegmentationModel, pretrained: bool) -> SegmentationModel:
+    if pretrained and isinstance(model, _Transplantable):
+        model.load_imagenet()
+    return model
 
 
 def _given(entry: ModelEntry, form: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from denseg.errors import UsageError
 from denseg.layers import BatchNorm2d, init_conv
 from denseg.models.interface import SegmentationModel
+from denseg.models.transplant import load_vgg16
 from denseg.models.trunk import Conv, scaled, vgg16_rows
 from denseg.ops.unpool import max_pool_with_switches, unpool
 from denseg.types import Geometry, SegmentationOutput
@@ -105,6 +106,10 @@ class DeconvNet(SegmentationModel):
         features = self.decoder(x, switches)[..., :height, :width]  # (B, D, H, W)
         logits = self.classifier(features)  # (B, K, H, W)
         return SegmentationOutput(logits, (), logits, features)
+
+    def load_imagenet(self) -> None:
+        """Start the trunk from ImageNet weights of VGG16; batch norms and scores stay as they are."""
+        load_vgg16(self.backbone)
 
 
 class _Encoder(nn.Module):

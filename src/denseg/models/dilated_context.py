@@ -37,6 +37,7 @@ from denseg.models.dilated_frontend import (
     dilated_vgg16,
 )
 from denseg.models.interface import SegmentationModel
+from denseg.models.transplant import load_vgg16
 from denseg.ops import resize
 from denseg.types import Geometry, SegmentationOutput
 
@@ -102,6 +103,10 @@ class DilatedContextNet(SegmentationModel):
         heatmap: Tensor = self.context(self.score(features))  # (B, K, h, w)
         return SegmentationOutput(resize(heatmap, (images.shape[-2], images.shape[-1])), (), heatmap, features)
 
+    def load_imagenet(self) -> None:
+        """Start the trunk from ImageNet weights of VGG16; batch norms and scores stay as they are."""
+        load_vgg16(self.backbone)
+
 
 class PaperDilatedContextNet(SegmentationModel):
     """The valid front end and the context module, which pads its own maps."""
@@ -153,6 +158,10 @@ class PaperDilatedContextNet(SegmentationModel):
         features = deepest_map(self.backbone(images))  # (B, D, h, w)
         heatmap: Tensor = self.context(self.score(features))  # (B, K, h, w)
         return SegmentationOutput(resize(heatmap, size), (), heatmap, features)
+
+    def load_imagenet(self) -> None:
+        """Start the trunk from ImageNet weights of VGG16; batch norms and scores stay as they are."""
+        load_vgg16(self.backbone)
 
 
 class PlugIn(NamedTuple):

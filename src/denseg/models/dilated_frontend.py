@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from denseg.errors import ShapeError, UsageError
 from denseg.models.interface import SegmentationModel
+from denseg.models.transplant import load_vgg16
 from denseg.models.trunk import Conv, Row, Trunk, vgg16_rows
 from denseg.ops import resize
 from denseg.types import Geometry, SegmentationOutput
@@ -97,6 +98,10 @@ class DilatedFrontend(SegmentationModel):
         logits = resize(heatmap, (images.shape[-2], images.shape[-1]))  # (B, K, H, W)
         return SegmentationOutput(logits, (), heatmap, features)
 
+    def load_imagenet(self) -> None:
+        """Start the trunk from ImageNet weights of VGG16; batch norms and scores stay as they are."""
+        load_vgg16(self.backbone)
+
 
 class PaperDilatedFrontend(SegmentationModel):
     """The front end as released: valid convolutions, 900x900 in, 66x66 scores.
@@ -136,6 +141,10 @@ class PaperDilatedFrontend(SegmentationModel):
         features = deepest_map(self.backbone(images))  # (B, D, h, w)
         heatmap: Tensor = self.score(features)  # (B, K, h, w)
         return SegmentationOutput(resize(heatmap, size), (), heatmap, features)
+
+    def load_imagenet(self) -> None:
+        """Start the trunk from ImageNet weights of VGG16; batch norms and scores stay as they are."""
+        load_vgg16(self.backbone)
 
 
 def dilated_vgg16(in_channels: int, *, width: float, padded: bool) -> Trunk:

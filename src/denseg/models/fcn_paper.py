@@ -24,10 +24,11 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from denseg.errors import UnknownNameError, UsageError
+from denseg.errors import UnknownNameError, UnsupportedError, UsageError
 from denseg.layers.bilinear_deconv import BilinearDeconv
 from denseg.models.coordinates import Place, bilinear_kernel_size
 from denseg.models.interface import SegmentationModel
+from denseg.models.transplant import load_vgg16
 from denseg.models.trunk import CAFFENET, GOOGLENET, VGG16, Conv, Row, Trunk
 from denseg.types import Geometry, SegmentationOutput
 
@@ -141,6 +142,19 @@ class PaperFCN(SegmentationModel):
         heatmap = _cut(scores, self._heatmap_start, -(-height // stride), -(-width // stride))
         grown: Tensor = self.get_submodule(self._grow[-1])(scores)
         return SegmentationOutput(_cut(grown, self._start, height, width), (), heatmap, features)
+
+    def load_imagenet(self) -> None:
+        """Start the trunk from ImageNet weights of VGG16; the scores stay at zero.
+
+        Raises:
+            UnsupportedError: The trunk is another one, of which no weights can be had by name.
+        """
+        if "conv5_3" not in self.backbone.channels:
+            raise UnsupportedError(
+                "ImageNet weights can be had of the trunk vgg16 only; torchvision's AlexNet and GoogLeNet are not the "
+                "paper's, and serve form='modern'"
+            )
+        load_vgg16(self.backbone)
 
     def _add_skips(self, backbone: str, skips: Sequence[int], *, at_once: bool, learned: bool) -> Place:
         """Add the score layers of the skips, coarsest first; return the place of the summed scores."""
