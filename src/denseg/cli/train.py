@@ -43,6 +43,12 @@ def train(  # noqa: PLR0913 - one parameter per option
         str | None,
         typer.Option("--budget", metavar="TIME", help="Time for the whole command, such as 30m; decides the epochs."),
     ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            "--folds", metavar="N", help="Train N networks, each held out another part; they predict together."
+        ),
+    ] = None,
     verify_resume: Annotated[
         bool,
         typer.Option("--verify-resume", help="Train a few steps with and without a stop, and compare; leaves no run."),
@@ -71,6 +77,7 @@ def train(  # noqa: PLR0913 - one parameter per option
         init=init,
         device=device,
         budget=budget,
+        folds=folds,
         progress=True,
     )
     emit(result.lines(), result.to_json(), json_path)

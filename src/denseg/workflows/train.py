@@ -57,13 +57,14 @@ class TrainResult:
         if not self.evaluation:
             return []  # one of several processes; the first one tells
         record, scores = self.run.record(), self.evaluation
+        judged = f"{record['folds']} folds" if record.get("folds") else "val"
         best = record.get("best") or {}
         low, high = scores["interval"]
         lines = [self.note] if self.note else []
         at = f" (best epoch {best['epoch']} of {record.get('epoch')})" if best else ""
         lines.append(f"run       {self.run.path}{at}")
         lines.append(
-            f"val       mIoU {_shown(scores['miou'])}, 95 % interval {_shown(low)} to {_shown(high)}, majority "
+            f"{judged:<9} mIoU {_shown(scores['miou'])}, 95 % interval {_shown(low)} to {_shown(high)}, majority "
             f"baseline {_shown(scores['baseline_miou'])}; pixel accuracy {_shown(scores['pixel_accuracy'])}; "
             + plural(scores["images"], "image")
         )
@@ -98,6 +99,7 @@ def train(  # noqa: PLR0913 - the options of the command
     init: str | None = None,
     device: str | None = None,
     budget: str | None = None,
+    folds: int | None = None,
     progress: Progress | bool = True,
 ) -> TrainResult:
     """Train a model on a folder.
@@ -113,6 +115,7 @@ def train(  # noqa: PLR0913 - the options of the command
         init: ``none``, ``imagenet``, a run or a checkpoint file.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         budget: Time for the whole command, for example ``30m``; decides how long to train.
+        folds: Train so many networks, each held out another part of the data; they predict together.
         progress: Where to tell how it goes; ``True`` for stderr, ``False`` for silence.
 
     Returns:
@@ -123,7 +126,9 @@ def train(  # noqa: PLR0913 - the options of the command
         InterruptedRunError: Ctrl-C or SIGTERM; everything is saved.
     """
     display = create_progress(progress and _is_leader()) if isinstance(progress, bool) else progress
-    words = setting_words(model=model, backbone=backbone, init=init, device=device, budget=budget, settings=settings)
+    words = setting_words(
+        model=model, backbone=backbone, init=init, device=device, budget=budget, folds=folds, settings=settings
+    )
     with stoppable(_STOPPED) as stop:
         try:
             return _train(Path(path), recipe, words, None if out is None else Path(out), resume, display, stop)
@@ -139,6 +144,7 @@ def setting_words(
     device: str | None,
     settings: Sequence[str],
     budget: str | None = None,
+    folds: int | None = None,
 ) -> list[str]:
     """Put what the options of the command say into ``key=value``, before what ``--set`` says.
 
@@ -149,11 +155,13 @@ def setting_words(
         device: Where to train.
         settings: ``key=value``.
         budget: Time.
+        folds: How many.
 
     Returns:
         The settings; none for what is empty.
     """
-    said = {"model.name": model, "model.backbone": backbone, "init": init, "device": device, "train.budget": budget}
+    said = {"model.name": model, "model.backbone": backbone, "init": init, "device": device}
+    said |= {"train.budget": budget, "folds": folds}  # type: ignore[dict-item]
     return [f"{key}={json.dumps(value)}" for key, value in said.items() if value is not None] + list(settings)
 
 
@@ -174,6 +182,14 @@ def _train(
     if out is None:
         out = (latest_run_path("runs", name) if resume else None) or next_run_path("runs", name)
     run = RunFolder(out)
+    if config.folds is not None:
+        from denseg.workflows.folds import train_folds
+
+        return train_folds(
+            path, config, out, recipe=recipe or DEFAULT_RECIPE, words=words, resume=resume, progress=progress
+        )
+    if RunFolder.is_run(out) and run.record().get("folds") and run.status != "finished":
+        raise UsageError(f"{out} was started with --folds {run.record()['folds']}; say so again")
     going_on = resume and RunFolder.is_run(out) and run.has_checkpoint
     if going_on:
         run = RunFolder.open(out)
