@@ -84,7 +84,8 @@ def test_errors():
     assert error_of(UsageError, "unet", num_classes=2, in_channels=0) == "in_channels must be at least 1, got 0"
     assert error_of(UsageError, "unet", num_classes=2, form="old") == "form is 'modern' or 'paper', got 'old'"
     assert error_of(UsageError, "unet", num_classes=2, wdith=0.5) == (
-        "model 'unet' (modern form) has no option 'wdith'. Did you mean 'width'? Its options: decoder_channels, skips, width"
+        "model 'unet' (modern form) has no option 'wdith'. Did you mean 'width'? Its options: decoder_channels, "
+        "skips, width"
     )
     assert error_of(UsageError, "unet", num_classes=2, width="half") == (
         "model 'unet' (modern form) takes float for width, got 'half'"
