@@ -52,18 +52,22 @@ def render_compare_page(document: Mapping[str, Any], *, name: str) -> str:
     top = max((row[key]["high"] for row in rows for key in _TITLES if row[key]), default=1.0)
     pictures = [
         picture
-        for key, title, unit, write in (
-            ("parameters", "Score and parameters", "parameters", count),
-            ("macs", "Score and multiply-adds", "multiply-adds (MACs) for one image", count),
-            ("latency", "Score and time", "time of one image", _milliseconds),
-            ("memory", "Score and memory", "memory of one image", memory_words),
+        for key, title, unit, write, size in (
+            ("parameters", "Score and parameters", "parameters", count, 1),
+            ("macs", "Score and multiply-adds", "multiply-adds (MACs) for one image", count, 1),
+            ("latency", "Score and time", "time of one image", _milliseconds, 1),
+            ("memory", "Score and memory", "memory of one image", _mebibytes, 2**20),
         )
         if (
             picture := scatter(
                 key,
                 title,
                 [
-                    (row["name"], row[key], row["miou"]["mean"], row["miou"]["low"], row["miou"]["high"])
+                    (
+                        row["name"],
+                        None if row[key] is None else row[key] / size,
+                        *(row["miou"][part] for part in ("mean", "low", "high")),
+                    )
                     for row in rows
                     if row["miou"]
                 ],
@@ -189,6 +193,10 @@ def _listed(names: Sequence[str]) -> str:
 def _milliseconds(value: float) -> str:
     milliseconds = 1000 * value
     return f"{milliseconds:.3g} ms" if milliseconds < 1000 else f"{value:.3g} s"
+
+
+def _mebibytes(value: float) -> str:
+    return f"{value:,.3g} MiB" if value < 1000 else f"{value:,.0f} MiB"
 
 
 def memory_words(value: float) -> str:
