@@ -10,6 +10,7 @@ import typer
 from denseg.cli.output import (
     DataArgument,
     DeviceOption,
+    ExactOption,
     FlipOption,
     JsonOption,
     OverlapOption,
@@ -34,6 +35,7 @@ def evaluate(  # noqa: PLR0913 - the options of the command
     ] = None,
     tile: TileOption = None,
     overlap: OverlapOption = None,
+    exact: ExactOption = False,
     scales: ScalesOption = "1",
     flip: FlipOption = False,
     turns: TurnsOption = False,
@@ -62,6 +64,7 @@ def evaluate(  # noqa: PLR0913 - the options of the command
     json_path: JsonOption = None,
 ) -> None:
     """Score a model on a folder: mIoU with its interval and baseline, and every class."""
+    from denseg.inference.strategy import TileOptions
     from denseg.workflows.evaluate import evaluate as score
 
     strides = parse_strides(output_stride)
@@ -95,6 +98,7 @@ def evaluate(  # noqa: PLR0913 - the options of the command
             turns=turns,
             crf=crf,
             tune=tune,
+            options=TileOptions(mode="exact") if exact else None,
             output_stride=strides[0] if strides else None,
             device=device,
             progress=progress,

@@ -17,6 +17,7 @@ __all__ = [
     "CRFOption",
     "DataArgument",
     "DeviceOption",
+    "ExactOption",
     "FlipOption",
     "JsonOption",
     "OverlapOption",
@@ -146,6 +147,12 @@ def parse_thresholds(texts: Iterable[str]) -> dict[str, float]:
         if not sign:
             raise UsageError(f"--threshold takes CLASS=PROBABILITY, for example crack=0.3; got {text!r}")
     return found
+
+
+ExactOption = Annotated[
+    bool,
+    typer.Option("--exact", help="Make tiles equal to the whole image even where the model sees all of it; slower."),
+]
 
 
 def emit(lines: Iterable[str], result: Mapping[str, Any], json_path: str | None) -> None:

@@ -11,6 +11,7 @@ import typer
 from denseg.cli.output import (
     CRFOption,
     DeviceOption,
+    ExactOption,
     FlipOption,
     JsonOption,
     OverlapOption,
@@ -36,6 +37,7 @@ def predict(  # noqa: PLR0913 - one parameter per option
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the labels go.", show_default=False)],
     tile: TileOption = None,
     overlap: OverlapOption = None,
+    exact: ExactOption = False,
     scales: ScalesOption = "1",
     flip: FlipOption = False,
     turns: TurnsOption = False,
@@ -84,6 +86,14 @@ def predict(  # noqa: PLR0913 - one parameter per option
     variance: Annotated[
         bool, typer.Option("--variance", help="Write DIR/variance/STEM.tif: where scales, flips and turns disagree.")
     ] = False,
+    uncertainty: Annotated[
+        bool,
+        typer.Option("--uncertainty", help="Write DIR/uncertainty/STEM.tif: entropy, margin, variance of mirrored views."),
+    ] = False,
+    mc_dropout: Annotated[
+        int,
+        typer.Option("--mc-dropout", metavar="N", min=0, help="Add to it the variance over N networks with dropout on."),
+    ] = 0,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Write DIR/probabilities/STEM.tif, one band per class, too.")
     ] = False,
@@ -105,10 +115,19 @@ def predict(  # noqa: PLR0913 - one parameter per option
         from denseg.inference.crf import find_crf
 
         steps["crf"] = find_crf(crf)
+    from denseg.inference.strategy import TileOptions
     from denseg.workflows.labelling import Extras
     from denseg.workflows.predict import predict as run_prediction
 
-    extras = Extras(engine, precision, probabilities, variance, instances=instances)
+    extras = Extras(
+        engine,
+        precision,
+        probabilities,
+        variance,
+        uncertainty=uncertainty or mc_dropout > 0,
+        dropout=mc_dropout,
+        instances=instances,
+    )
 
     with progress_bar("labelling") as progress:
         result = run_prediction(
@@ -121,6 +140,7 @@ def predict(  # noqa: PLR0913 - one parameter per option
             flip=flip,
             turns=turns,
             extras=extras,
+            options=TileOptions(mode="exact") if exact else None,
             postprocessing=steps,
             regions=regions,
             max_pixels=max_pixels,

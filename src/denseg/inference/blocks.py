@@ -8,7 +8,7 @@ Letters: B batch, C bands, K classes, h and w height and width of a window or pa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Literal, Protocol
 
@@ -52,7 +52,9 @@ class Computer(Protocol):
         ...
 
 
-def collect_blocks(computer: Computer, read: Read, strategy: Strategy, result: Result) -> Array:
+def collect_blocks(
+    computer: Computer, read: Read, strategy: Strategy, result: Result, *, blocks: Iterable[Block] | None = None
+) -> Array:
     """Compute an image into one array.
 
     Args:
@@ -60,6 +62,7 @@ def collect_blocks(computer: Computer, read: Read, strategy: Strategy, result: R
         read: Called with ``(top, left, height, width)`` inside the image; gives ``(C, height, width)`` float32.
         strategy: How.
         result: ``labels`` or ``probabilities``.
+        blocks: The parts, where they come from elsewhere.
 
     Returns:
         ``(H, W)`` or ``(K, H, W)``.
@@ -70,7 +73,7 @@ def collect_blocks(computer: Computer, read: Read, strategy: Strategy, result: R
         if result == "labels"
         else np.empty((computer.num_classes, *size), np.float32)
     )
-    for block in compute_blocks(computer, read, strategy, result=result):
+    for block in compute_blocks(computer, read, strategy, result=result) if blocks is None else blocks:
         rows, columns = block.values.shape[-2:]
         whole[..., block.top : block.top + rows, block.left : block.left + columns] = block.values
     return whole

@@ -25,7 +25,7 @@ __all__ = ["Block", "Mode", "Strategy", "TileOptions", "choose_strategy", "fit_s
 Array = npt.NDArray[Any]
 LARGEST_TILE = 2048
 """Pixels on a side; larger ones gain nothing."""
-Mode = Literal["auto", "whole", "halo", "overlap_tile", "blend"]
+Mode = Literal["auto", "whole", "halo", "overlap_tile", "blend", "exact"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class TileOptions:
     """What a user may say about tiles.
 
     Attributes:
-        mode: ``auto`` chooses from the model.
+        mode: ``auto`` chooses from the model; ``exact`` collects what a model takes from the whole image before.
         tile: Side of the windows in pixels; chosen from ``memory`` if ``None``, and the image is whole where it fits.
         overlap: Pixels that two windows share; twice the model's halo if ``None``, a quarter of the tile for ``blend``.
         memory: Bytes that one forward pass may take, weights aside.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
@@ -20,9 +21,10 @@ from torch import Tensor, nn
 
 from denseg.errors import ShapeError, UsageError
 from denseg.inference.blocks import Result, collect_blocks, compute_blocks, count_blocks
+from denseg.inference.exact import ExactImage, measure_exact_reach
 from denseg.inference.halo import Reach, measure_reach
 from denseg.inference.memory import bytes_per_pixel
-from denseg.inference.runtime import Read, SeamReport, round_up
+from denseg.inference.runtime import Read, SeamReport, read_padded, round_up
 from denseg.inference.strategy import Block, Mode, Strategy, TileOptions, choose_strategy, fit_size
 from denseg.inference.views import Views
 from denseg.types import Geometry
@@ -76,7 +78,7 @@ class TiledModel:
             raise UsageError("inference needs the model in evaluation mode; call model.eval() first")
         if options.mode not in get_args(Mode):
             raise UsageError(f"a tile mode is one of {', '.join(get_args(Mode))}; got {options.mode!r}")
-        if geometry.margin and options.mode in {"halo", "blend"}:
+        if geometry.margin and options.mode in {"halo", "blend", "exact"}:
             raise UsageError(
                 f"this model's result is {geometry.margin} pixels smaller than its input on each side: it is tiled by "
                 f"'overlap_tile', not {options.mode!r}"
@@ -94,6 +96,7 @@ class TiledModel:
         self.fast: nn.Module | None = None
         self.fill = 0.0
         self._reach = reach if views is None else None
+        self._exact: tuple[Reach, int] | None = None
         self._bytes: float | None = None
         self._lock = threading.Lock()
 
@@ -126,6 +129,8 @@ class TiledModel:
         Returns:
             The strategy.
         """
+        if self.options.mode == "exact" and not self.geometry.margin:
+            return self._exact_strategy(height, width, memory)
         return choose_strategy(
             height,
             width,
@@ -135,6 +140,27 @@ class TiledModel:
             options=self.options,
             reach=self._halo,
         )
+
+    def _exact_strategy(self, height: int, width: int, memory: int | None) -> Strategy:
+        """Tiles with a halo; where the model sees the whole image, after collecting what it takes from it."""
+        passes = 0
+        reach = self.reach()
+        if reach.halo is None:
+            reach, passes = self.exact_reach()
+        if reach.halo is None:
+            raise UsageError(f"no tiles of this model are exact: {reach.reason}; leave the mode to 'auto'")
+        found = choose_strategy(
+            height,
+            width,
+            pixels=int((memory or self.options.memory) / self.bytes_per_pixel()),
+            geometry=self.geometry,
+            multiple=self.multiple,
+            options=replace(self.options, mode="auto"),
+            reach=lambda: (reach.halo, reach.reason),
+        )
+        if not passes or found.mode == "whole":
+            return found
+        return found._replace(mode="exact", reason=f"{passes} passes for what the model takes from the whole image")
 
     def _halo(self) -> tuple[int | None, str]:
         reach = self.reach()
@@ -175,7 +201,7 @@ class TiledModel:
         Returns:
             ``(H, W)`` or ``(K, H, W)``.
         """
-        return collect_blocks(self, read, strategy, result)
+        return collect_blocks(self, read, strategy, result, blocks=self.blocks(read, strategy, result=result))
 
     def blocks(
         self,
@@ -198,7 +224,36 @@ class TiledModel:
         Returns:
             Parts that together cover the image once; always the same ones in the same order.
         """
+        if strategy.mode == "exact":
+            return self._exact_blocks(read, strategy, result, start)
         return compute_blocks(self, read, strategy, result=result, start=start, seams=seams)
+
+    def _exact_blocks(self, read: Read, strategy: Strategy, result: Result, start: int) -> Iterator[Block]:
+        plan = strategy.plan
+        image = ExactImage(self.model, plan, read)
+        for tile in plan.tiles[start:]:
+            scores = image.scores(tile, read_padded(read, tile, plan.image, mirrored=False)[None])
+            if result == "labels":
+                values: Array = scores.max(dim=1).indices[0].cpu().numpy().astype(self.label_type)
+            else:
+                values = scores[0].float().softmax(dim=0).cpu().numpy()
+            yield Block(tile.core_top, tile.core_left, tile.crop(values))
+
+    def exact_reach(self) -> tuple[Reach, int]:
+        """Give the halo with everything global known, and how many passes that takes; measured at the first call.
+
+        Returns:
+            The reach and the number of quantities that the model takes from the whole image.
+
+        Raises:
+            UsageError: Several views are averaged, or another engine computes.
+        """
+        if self.views is not None or self.fast is not None:
+            raise UsageError("exact tiles are for one view of an image, computed by torch; drop --scales and --flip")
+        with self._lock:
+            if self._exact is None:
+                self._exact = measure_exact_reach(self.model, in_channels=self.in_channels, multiple=self.multiple)
+            return self._exact
 
     def count_blocks(self, strategy: Strategy) -> int:
         """Say how many parts :meth:`blocks` gives."""
