@@ -642,3 +642,18 @@ def test_camvid_val_is_seen_to_come_from_trains_video(shared_data: Path) -> None
         "101 pictures of val come from a video or volume that train shows too (0016E5_00390 to 0016E5_08640; nearest"
         " number 31 away): scores on them say little about other scenes"
     )
+
+
+def test_nan_in_masks_is_counted_as_ignored(tmp_path: Path) -> None:
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(5):
+        Image.fromarray(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(tmp_path / f"images/{index}x.png")
+        labels = rng.integers(0, 3, (20, 30)).astype(np.float32)
+        labels[:4] = np.nan
+        tifffile.imwrite(tmp_path / f"masks/{index}x.tif", labels)
+    examination = examine(tmp_path)
+    assert examination.ok
+    assert examination.ignored.tolist() == [120] * 5
+    assert int(examination.counts.sum()) == 5 * 480

@@ -10,6 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from denseg.data.encoding import MaskEncoding
 from denseg.data.masks import read_mask
 from denseg.errors import ImageError
 
@@ -65,7 +66,7 @@ def test_one_bit_is_0_and_1(tmp_path: Path) -> None:
 
 
 def test_numbers_that_are_not_whole(tmp_path: Path) -> None:
-    for values in (IDS / 2, np.where(IDS > 3, np.nan, IDS), IDS * 1e12):
+    for values in (IDS / 2, IDS * 1e12):
         tifffile.imwrite(tmp_path / "a.tif", values.astype(np.float32))
         assert read_mask(tmp_path / "a.tif").kind == "float"
 
@@ -118,3 +119,20 @@ def test_missing(tmp_path: Path) -> None:
     with pytest.raises(ImageError) as error:
         read_mask(tmp_path / "a.png")
     assert str(error.value) == f"{tmp_path}/a.png: cannot be read as a picture: there is no such file"
+
+
+def test_nan_among_whole_numbers_carries_no_label(tmp_path: Path) -> None:
+    values = np.array([[0, 1, np.nan], [2, np.inf, 1]], np.float32)
+    tifffile.imwrite(tmp_path / "m.tif", values)
+    raw = read_mask(tmp_path / "m.tif")
+    assert raw.kind == "index"
+    np.testing.assert_array_equal(raw.hole, ~np.isfinite(values))
+    labels = MaskEncoding.identity(3).decode(raw)
+    np.testing.assert_array_equal(labels, [[0, 1, 255], [2, 255, 1]])
+    shifted = MaskEncoding("index", 2, values=((1, 0), (2, 1)), other=None)
+    tifffile.imwrite(tmp_path / "n.tif", np.array([[1, 2, np.nan]], np.float32))
+    np.testing.assert_array_equal(shifted.decode(read_mask(tmp_path / "n.tif")), [[0, 1, 255]])
+    tifffile.imwrite(tmp_path / "f.tif", np.array([[0.5, np.nan]], np.float32))
+    assert read_mask(tmp_path / "f.tif").kind == "float"
+    tifffile.imwrite(tmp_path / "e.tif", np.full((2, 2), np.nan, np.float32))
+    np.testing.assert_array_equal(MaskEncoding.identity(3).decode(read_mask(tmp_path / "e.tif")), np.full((2, 2), 255))

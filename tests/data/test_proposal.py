@@ -251,7 +251,7 @@ def test_float_masks_are_refused(tmp_path: Path) -> None:
         (
             "float-mask",
             "1 mask holds numbers that are not whole: probabilities or a resized picture",
-            "save class indices as PNG",
+            "save class indices as PNG, or divide grades by `threshold` in dataset.yaml",
         )
     ]
 

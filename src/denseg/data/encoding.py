@@ -90,6 +90,8 @@ class MaskEncoding:
             if found and unknown not in found:
                 return np.frombuffer(found, np.uint8).reshape(raw.values.shape)
         labels = self._color_labels(raw) if self.kind == "color" else self._index_labels(raw, path)
+        if raw.hole is not None:
+            labels[raw.hole] = self.ignore_index
         if int(labels.min(initial=0)) == _UNKNOWN:
             unknown = self._unknown(raw, labels)
             raise DataError(
@@ -147,8 +149,9 @@ class MaskEncoding:
         if raw.kind == "color":
             raise DataError(f"{path}: the mask holds colours, and a threshold needs one grade per pixel", path=path)
         labels = (raw.values >= self.threshold).astype(np.uint8 if self.ignore_index <= 255 else np.uint16)
-        if raw.values.dtype.kind == "f":
-            labels[np.isnan(raw.values)] = self.ignore_index
+        hole = np.isnan(raw.values) if raw.values.dtype.kind == "f" else raw.hole
+        if hole is not None:
+            labels[hole] = self.ignore_index
         return labels
 
     def _index_labels(self, raw: RawMask, path: Path | str) -> NDArray[np.int32]:

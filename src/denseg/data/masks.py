@@ -37,6 +37,7 @@ class RawMask:
         header: What the file said about itself.
         transparent: Share of pixels that are not fully opaque; they are read as stored where partly transparent and as
             black where fully so.
+        hole: ``(H, W)`` pixels that hold NaN or infinity among whole numbers: they carry no label. ``None``: none do.
     """
 
     values: Pixels
@@ -44,6 +45,7 @@ class RawMask:
     palette: NDArray[np.uint8] | None
     header: Header
     transparent: float = 0.0
+    hole: NDArray[np.bool_] | None = None
 
 
 def read_mask(path: Path | str, *, page: int = 0, max_pixels: int = DEFAULT_MAX_PIXELS) -> RawMask:
@@ -99,12 +101,12 @@ def to_mask(decoded: Decoded, path: Path) -> RawMask:
     if values.dtype == bool:
         values = values.astype(np.uint8)
     if values.dtype.kind == "f":
-        whole = (
-            bool(np.isfinite(values).all())
-            and bool((values == np.rint(values)).all())
-            and bool((abs(values) < 2**31).all())
-        )
+        finite = np.isfinite(values)
+        known = values[finite]
+        whole = bool((known == np.rint(known)).all()) and bool((abs(known) < 2**31).all())
         if not whole:
             return RawMask(values, "float", None, header, transparent)
-        values = values.astype(np.int32)
+        hole = None if known.size == values.size else ~finite
+        values = np.where(finite, values, 0).astype(np.int32)
+        return RawMask(np.ascontiguousarray(values), "index", None, header, transparent, hole)
     return RawMask(np.ascontiguousarray(values), "index", None, header, transparent)

@@ -20,7 +20,7 @@ from denseg.data.findings import Finding, find
 from denseg.data.proposal_bits import propose_bits, propose_threshold
 from denseg.data.proposal_color import propose_colors
 from denseg.data.proposal_index import Reading, propose_numbers
-from denseg.data.survey import THOUSAND, MaskFacts
+from denseg.data.survey import MAX_VALUES, THOUSAND, MaskFacts
 from denseg.data.tally import Tally
 from denseg.types import ClassTable
 
@@ -66,6 +66,8 @@ class Proposal:
         labels = self.encoding.lookup_all(values)
         labels = np.where((labels < 0) | (labels >= len(self.classes)), len(self.classes), labels)
         np.add.at(counts, labels, pixels)
+        if len(facts.values) < MAX_VALUES:
+            counts[-1] += facts.info.height * facts.info.width - int(facts.counts.sum())  # NaN among whole numbers
         return counts
 
 
@@ -92,7 +94,7 @@ def propose_encoding(
                 "float-mask",
                 f"{_files(len(broken), 'mask holds', 'masks hold')} numbers that are not whole: probabilities or a"
                 " resized picture",
-                "save class indices as PNG",
+                "save class indices as PNG, or divide grades by `threshold` in dataset.yaml",
                 files=broken,
             )
         )

@@ -23,7 +23,17 @@ from denseg.data.shapes import boundary_share, connected_areas
 from denseg.data.stored import DEFAULT_MAX_PIXELS, Header, orient
 from denseg.errors import ImageError
 
-__all__ = ["FEW_VALUES", "THOUSAND", "THUMBNAIL", "ImageFacts", "Look", "MaskFacts", "PairFacts", "look_at"]
+__all__ = [
+    "FEW_VALUES",
+    "MAX_VALUES",
+    "THOUSAND",
+    "THUMBNAIL",
+    "ImageFacts",
+    "Look",
+    "MaskFacts",
+    "PairFacts",
+    "look_at",
+]
 
 LOSSY = {"JPEG", "MPO", "JPEG2000", "AVIF", "WEBP"}
 THUMBNAIL = 16  # pixels in height and width; enough to know a picture again, too few to describe it
@@ -231,12 +241,12 @@ def _mask_facts(look: Look) -> MaskFacts:
     decoded = decode_mask(look.pair, max_pixels=look.max_pixels)
     raw = to_mask(decoded, path)
     codes = _codes(raw)
-    values, counts = _tally(codes)
+    values, counts = _tally(codes if raw.hole is None else codes[~raw.hole])
     lossy = decoded.header.format in LOSSY and len(values) > 1
-    many = len(values) > FEW_VALUES
+    many = len(values) > FEW_VALUES and raw.hole is None
     grades = raw.kind == "float"
     flat = _flat_counts(raw, codes, values, FLAT_STEP if lossy else 0) if (lossy or many) and not grades else counts
-    measured = look.shapes and 1 < len(values) <= 256 and not lossy
+    measured = look.shapes and raw.hole is None and 1 < len(values) <= 256 and not lossy
     ramps = (many or look.shapes) and raw.kind in {"index", "color"}
     facts = MaskFacts(
         info=image_info(decoded.header),
