@@ -30,7 +30,8 @@ CLASSES = ClassTable(("sky", "road", "tree"), ((0, 0, 255), (90, 90, 90), (0, 12
 def save(path, **metadata):
     torch.manual_seed(0)
     model = create_model("unet", num_classes=3, width=0.0625).eval()
-    save_checkpoint(model, path, classes=CLASSES, normalization=Normalization.imagenet().to_json(), **metadata)
+    said = {"classes": CLASSES, "normalization": Normalization.imagenet().to_json()} | metadata
+    save_checkpoint(model, path, **said)
     return path
 
 
@@ -153,6 +154,7 @@ def test_unlike_training_is_told(images, tmp_path, capsys):
     ) in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_work(checkpoint, images, tmp_path):
     """As under torchrun: each takes its share, both write into one folder, and again does nothing."""
     out = tmp_path / "out"
@@ -175,7 +177,7 @@ def test_two_processes_share_the_work(checkpoint, images, tmp_path):
 
 
 def test_eval_with_crf_and_search(tiny_data, tmp_path, capsys):
-    path = save(tmp_path / "model.safetensors")
+    path = save(tmp_path / "model.safetensors", classes=None)
     words = ["eval", str(path), str(tiny_data), "--device", "cpu", "--json"]
     assert main([*words, str(tmp_path / "plain.json")]) == 0
     assert main([*words, str(tmp_path / "crf.json"), "--crf", "pydensecrf"]) == 0
@@ -214,7 +216,7 @@ def test_crf_search_follows_the_papers_grid(tiny_data, tmp_path, monkeypatch):
 
 def test_no_search_on_the_test_split(make_pairs, tmp_path, capsys):
     data = make_pairs(tmp_path / "data", {"train": 1, "val": 1, "test": 1})
-    path = save(tmp_path / "model.safetensors")
+    path = save(tmp_path / "model.safetensors", classes=None)
     assert main(["eval", str(path), str(data), "--split", "test", "--tune", "--device", "cpu"]) == 2
     assert capsys.readouterr().err.endswith(
         "error: a search on the test split would flatter its scores; take --split val\n"
