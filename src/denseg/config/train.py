@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from denseg.config.augment import AugmentConfig
+from denseg.config.border import BorderWeightConfig
 from denseg.config.section import Section
 from denseg.config.units import parse_budget
 
@@ -67,6 +68,9 @@ class TrainConfig(Section):
     sync_norm: bool = Field(False, description="batch norm over all processes; needs GPUs")
     loss: dict[str, float | dict[str, Any]] = Field({"cross_entropy": 1.0}, description="name: weight, or options too")
     loss_at: Literal["input", "heatmap"] = Field("input", description="where scores and labels meet")
+    border_weight: BorderWeightConfig | None = Field(
+        None, description="gaps between cells weigh more, as U-Net has it: {} for its w0 = 10 and sigma = 5"
+    )
     aux_weight: float = Field(0.4, ge=0, description="weight of the loss on auxiliary classifiers")
     class_weight: Literal["none", "enet", "median", "sqrt"] = Field(
         "none",

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from denseg.losses.border_weight import border_weight_map
+from denseg.losses.border_weight import BorderWeights, border_weight_map
 from denseg.losses.boundary import BoundaryLoss, boundary_loss
 from denseg.losses.catalog import LOSSES
 from denseg.losses.composite import CompositeLoss, Loss, create_loss
@@ -17,6 +17,7 @@ from denseg.losses.tversky import TverskyLoss, tversky_loss
 
 __all__ = [
     "LOSSES",
+    "BorderWeights",
     "BoundaryLoss",
     "CompositeLoss",
     "CrossEntropyLoss",

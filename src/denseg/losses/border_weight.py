@@ -14,8 +14,9 @@ Shape letters: H and W height and width, L cells.
 
 from __future__ import annotations
 
+import hashlib
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import ndimage
@@ -26,7 +27,66 @@ from denseg.errors import ShapeError, UsageError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["border_weight_map"]
+__all__ = ["BorderWeights", "border_weight_map"]
+
+_KEPT_BYTES = 256 << 20
+
+
+class BorderWeights:
+    """Makes the maps of pictures of classes, for any model's training; a picture's map is computed once.
+
+    Every class but the background is cells: regions of one class that do not touch are told apart.
+    """
+
+    def __init__(
+        self,
+        w0: float = 10.0,
+        sigma: float = 5.0,
+        *,
+        background: int = 0,
+        ignore_index: int = 255,
+        balance: bool = True,
+    ) -> None:
+        """Keep the options.
+
+        Args:
+            w0: Weight of a gap of width 0.
+            sigma: Width of gaps that count, in pixels.
+            background: The class between the cells.
+            ignore_index: Label without a class; counts as background.
+            balance: Whether cells and background get the same total weight.
+
+        Raises:
+            UsageError: ``sigma`` is not positive or ``w0`` is negative.
+        """
+        if sigma <= 0 or w0 < 0:
+            raise UsageError(f"sigma must be above 0 and w0 at least 0, got {sigma} and {w0}")
+        self.w0 = w0
+        self.sigma = sigma
+        self.background = background
+        self.ignore_index = ignore_index
+        self.balance = balance
+        self._kept: dict[bytes, NDArray[np.float32]] = {}
+        self._bytes = 0
+
+    def __call__(self, labels: NDArray[Any]) -> NDArray[np.float32]:
+        """Make the map of one picture.
+
+        Args:
+            labels: ``(H, W)`` classes.
+
+        Returns:
+            ``(H, W)``; not to be written into.
+        """
+        key = hashlib.blake2b(np.ascontiguousarray(labels).tobytes() + repr(labels.shape).encode()).digest()
+        if key not in self._kept:
+            outside = (labels == self.background) | (labels == self.ignore_index)
+            cells = np.where(outside, 0, labels.astype(np.int64) + 1)
+            self._kept[key] = border_weight_map(cells, self.w0, self.sigma, balance=self.balance)
+            self._bytes += self._kept[key].nbytes
+            while self._bytes > _KEPT_BYTES and len(self._kept) > 1:
+                self._bytes -= self._kept.pop(next(iter(self._kept))).nbytes
+        return self._kept[key]
 
 
 def border_weight_map(

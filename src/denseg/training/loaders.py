@@ -9,6 +9,7 @@ from denseg.data.augment import Augmentation, rare_classes
 from denseg.data.cache import open_cache
 from denseg.data.dataset import SegmentationDataset
 from denseg.data.loader import Loader, make_loader
+from denseg.losses.border_weight import BorderWeights
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -38,6 +39,10 @@ def train_dataset(data: TrainingData, train: TrainConfig, crop: tuple[int, int],
         flip_vertical=train.flip_vertical,
         further=train.augment,
     )
+    border = train.border_weight
+    maps = {}
+    if border is not None:
+        maps["weight"] = BorderWeights(**border.model_dump(), ignore_index=data.classes.ignore_index)
     return SegmentationDataset(
         data.train,
         encoding=data.encoding,
@@ -46,6 +51,7 @@ def train_dataset(data: TrainingData, train: TrainConfig, crop: tuple[int, int],
         augmentation=augmentation,
         crop=crop,
         seed=seed,
+        maps=maps,
         max_pixels=data.max_pixels,
         rare=rare_classes(data.train_counts),
         cache=open_cache(data.cache_gb),
