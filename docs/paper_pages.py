@@ -25,6 +25,8 @@ import yaml
 
 __all__ = ["complete_page", "network_picture"]
 
+_OPENED = {"Sequential", "ModuleList", "_Encoder", "_Decoder"}  # drawn by what is in them
+
 PICTURE_SIDE = 512
 """Side of the image that the pictures are drawn for unless a page says another, in pixels."""
 
@@ -131,8 +133,13 @@ def _boxes(name: str, options: Mapping[str, Any], side: int) -> list[Box]:
 
     def note(place: str) -> Any:
         def hook(module: Any, inputs: Any, output: Any) -> None:
-            maps = output if isinstance(output, (tuple, list)) else [output]
-            for index, value in enumerate(maps):
+            if isinstance(output, Mapping):  # a trunk gives its maps by name
+                maps = dict(output)
+            elif isinstance(output, (tuple, list)):
+                maps = dict(enumerate(output))
+            else:
+                maps = {"": output}
+            for index, value in maps.items():
                 if isinstance(value, Tensor) and value.ndim == 4:
                     label = f"{place} {index}" if len(maps) > 1 else place
                     boxes.append(Box(label, type(module).__name__, value.shape[1], value.shape[-1]))
@@ -140,7 +147,8 @@ def _boxes(name: str, options: Mapping[str, Any], side: int) -> list[Box]:
         return hook
 
     for child, module in model.named_children():
-        inner = list(module.named_children()) if type(module).__name__ in {"Sequential", "ModuleList"} else []
+        inner = list(module.named_children()) if type(module).__name__ in _OPENED else []
+        inner = [(part, each) for part, each in inner if "Norm" not in type(each).__name__]
         for part, each in inner or [("", module)]:
             if any(True for _ in each.parameters()):
                 each.register_forward_hook(note(f"{child}.{part}" if part else child))
