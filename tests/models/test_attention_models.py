@@ -63,6 +63,15 @@ def test_hdnet_without_attention_has_two_convolutions_in_its_spatial_branch() ->
     assert count[True] - count[False] == sum(p.numel() for p in model.spatial[1].parameters())
 
 
+def test_hdnet_hands_options_to_its_attention() -> None:
+    options = {"gate": "sigmoid", "rings": True}
+    model = create_model("hdnet", num_classes=3, backbone="test_resnet", windows=[3, 5], attention_options=options)
+    assert model.spatial[1].gate == "sigmoid"
+    assert model.spatial[1].relation.rings
+    assert model.spatial[1].relation.windows == (3, 5)
+    assert model.spec.arguments["attention_options"] == options
+
+
 def test_danet_supervises_each_branch_alone() -> None:
     model = create_model("danet", num_classes=3, backbone="test_resnet").eval()
     x = torch.randn(1, 3, 32, 32)

@@ -8,6 +8,7 @@ import re
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from denseg.errors import ShapeError
 from denseg.ops import attention, dense_attention
@@ -36,20 +37,37 @@ def test_equals_the_definition_with_its_gradient(width: int, elements: int, monk
         torch.testing.assert_close(a, b)
 
 
-def test_the_whole_matrix_is_never_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes: list[int] = []
-    whole = attention._attend
+class Largest(TorchDispatchMode):
+    """Notes the most values of a tensor that any operation gives."""
 
-    def watched(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        sizes.append(query.shape[0] * query.shape[1] * key.shape[1])
-        return whole(query, key, value, scale)
+    values = 0
 
-    monkeypatch.setattr(attention, "_attend", watched)
-    monkeypatch.setattr(attention, "_CHUNK_ELEMENTS", 64)
-    query, key, value = parts(n=40, m=16, e=6)
-    dense_attention(query, key, value).sum().backward()
-    assert max(sizes) <= 64
-    assert len(sizes) == 40  # 20 chunks of two rows, and each again for its gradient
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):
+            self.values = max(self.values, result.numel())
+        return result
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_whole_matrix_is_never_held(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "_CHUNK_ELEMENTS", 2 * 2 * 50)
+    query, key, value = (part.detach().to(dtype).requires_grad_() for part in parts(n=60, m=50, e=6))
+    with Largest() as largest:
+        dense_attention(query, key, value).sum().backward()
+    assert 2 * 60 * 6 <= largest.values < 2 * 60 * 50 / 4
+    whole = by_definition(query.float(), key.float(), value.float(), 1.0)
+    tolerance = 1e-5 if dtype == torch.float32 else 5e-2
+    torch.testing.assert_close(dense_attention(query, key, value).float(), whole, rtol=tolerance, atol=tolerance)
+
+
+def test_large_scores_do_not_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "_CHUNK_ELEMENTS", 18)
+    query, key, value = parts(e=5)
+    far = [(200 * part).detach().requires_grad_() for part in (query, key)]
+    ours = dense_attention(*far, value)
+    torch.testing.assert_close(ours, by_definition(*far, value, 1.0))
+    assert all(bool(grad.isfinite().all()) for grad in torch.autograd.grad(ours.sum(), [*far, value]))
 
 
 def test_messages() -> None:

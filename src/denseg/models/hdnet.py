@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -52,6 +52,7 @@ class HDNet(SegmentationModel):
         channels: int | None = None,
         windows: Sequence[int] = (3, 5, 7, 9, 11, 15, 19),
         attention: bool = True,
+        attention_options: Mapping[str, Any] | None = None,
         dropout: float = 0.1,
     ) -> None:
         """Create the two branches and the classifier.
@@ -63,6 +64,7 @@ class HDNet(SegmentationModel):
             windows: Sides of the relation's windows, in positions.
             attention: Whether the spatial branch holds location-aware attention; without it the branch is two
                 convolutions, the ablation.
+            attention_options: Further options of the attention, see ``LocationAwareAttention``; not the paper's.
             dropout: Probability of dropping a channel before a classifier in training.
         """
         super().__init__()
@@ -71,7 +73,11 @@ class HDNet(SegmentationModel):
         self.backbone = backbone
         in_channels = backbone.specs[-1].channels
         channels = max(1, in_channels // 4) if channels is None else channels
-        middle = LocationAwareAttention(channels, windows=windows) if attention else nn.Identity()
+        middle = (
+            LocationAwareAttention(channels, windows=windows, **dict(attention_options or {}))
+            if attention
+            else nn.Identity()
+        )
         self.spatial = nn.Sequential(ConvBlock(in_channels, channels), middle, ConvBlock(channels, channels))
         self.channel = nn.Sequential(
             ConvBlock(in_channels, channels), ChannelAttention(channels), ConvBlock(channels, channels)

@@ -9,9 +9,12 @@ Shape letters: B batch, N queries, M keys, D width of query and key, E width of 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from denseg.errors import ShapeError
@@ -51,6 +54,10 @@ def dense_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: float =
     rows = max(1, _CHUNK_ELEMENTS // max(1, query.shape[0] * key.shape[1]))
     if rows >= query.shape[1]:
         return _attend(query, key, value, scale)
+    whole = {part.dtype for part in (query, key, value)} in ({torch.float32}, {torch.float64})
+    if whole and not torch.compiler.is_compiling():
+        gathered: Tensor = _ChunkedAttention.apply(query, key, value, scale, rows)
+        return gathered
     learns = torch.is_grad_enabled() and any(part.requires_grad for part in (query, key, value))
     chunks = []
     for chunk in torch.split(query, rows, dim=1):
@@ -59,6 +66,55 @@ def dense_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: float =
         else:
             chunks.append(_attend(chunk, key, value, scale))
     return torch.cat(chunks, dim=1)  # (B, N, E)
+
+
+class _ChunkedAttention(torch.autograd.Function):
+    """Attention over chunks of rows, computed again on the way back; every large block is taken once and used again.
+
+    Blocks of one size that are taken and freed in turn, with results between them, would leave holes that the C
+    library cannot fill: measured at twice the memory.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, scale: float, rows: int) -> Tensor:
+        batch, positions = query.shape[:2]
+        out = value.new_empty(batch, positions, value.shape[2])
+        logarithms = value.new_empty(batch, positions, 1)  # of each row's sum of exponentials
+        block = value.new_empty(batch, rows, key.shape[1])
+        with torch.autocast(value.device.type, enabled=False):
+            for start in range(0, positions, rows):
+                part = slice(start, min(start + rows, positions))
+                weights = block[:, : part.stop - start]
+                torch.bmm(scale * query[:, part], key.transpose(1, 2), out=weights)  # (B, n, M)
+                top = weights.amax(dim=-1, keepdim=True)
+                total = weights.sub_(top).exp_().sum(dim=-1, keepdim=True)  # (B, n, 1)
+                out[:, part] = (weights @ value).div_(total)  # (B, n, E)
+                logarithms[:, part] = top + total.log()
+        ctx.save_for_backward(query, key, value, out, logarithms)
+        ctx.scale, ctx.rows = scale, rows
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        query, key, value, out, logarithms = ctx.saved_tensors
+        scale, rows, positions = ctx.scale, ctx.rows, query.shape[1]
+        grad_query, grad_key, grad_value = (torch.zeros_like(part) for part in (query, key, value))
+        blocks = value.new_empty(2, query.shape[0], rows, key.shape[1])
+        along = (grad * out).sum(dim=-1, keepdim=True)  # (B, N, 1)
+        with torch.autocast(value.device.type, enabled=False):
+            for start in range(0, positions, rows):
+                part = slice(start, min(start + rows, positions))
+                weights, scores = blocks[:, :, : part.stop - start]
+                scaled = scale * query[:, part]
+                torch.bmm(scaled, key.transpose(1, 2), out=weights)
+                weights.sub_(logarithms[:, part]).exp_()  # the softmax, (B, n, M)
+                grad_value += weights.transpose(1, 2) @ grad[:, part]
+                torch.bmm(grad[:, part], value.transpose(1, 2), out=scores)
+                scores.sub_(along[:, part]).mul_(weights)
+                grad_query[:, part] = scale * (scores @ key)
+                grad_key += scores.transpose(1, 2) @ scaled
+        return grad_query, grad_key, grad_value, None, None
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
