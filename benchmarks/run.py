@@ -6,7 +6,14 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks import against_albumentations, against_pillow
+from benchmarks import (
+    against_albumentations,
+    against_pillow,
+    against_pydensecrf,
+    against_torchmetrics,
+    predict_folder,
+    same_deeplab,
+)
 from benchmarks.against_smp import PEER, inference_cases, training_cases
 from benchmarks.harness import interleave, write_results
 
@@ -25,6 +32,12 @@ SUITES = {
         "One image of 512x512 to labels, 21 classes.",
         inference_cases,
     ),
+    "deeplab": (
+        "smp_deeplab",
+        "The same DeepLabV3+",
+        "Image to labels, and forward, cross-entropy, backward and SGD; 21 classes, equal weights.",
+        same_deeplab.cases,
+    ),
     "check": (
         "pillow_check",
         "Check",
@@ -37,8 +50,31 @@ SUITES = {
         "One epoch of training samples, later than the first.",
         against_albumentations.loading_cases,
     ),
+    "folder": (
+        "smp_folder",
+        "Predict",
+        "A folder of pictures to index PNGs, model loaded, decoding and encoding included.",
+        predict_folder.folder_cases,
+    ),
+    "counts": (
+        "torchmetrics_counts",
+        "Confusion matrix",
+        "One update with 4 label maps of 512x512.",
+        against_torchmetrics.count_cases,
+    ),
+    "crf": (
+        "pydensecrf",
+        "Dense CRF",
+        "Lattices and ten mean-field iterations; needs pydensecrf2.",
+        against_pydensecrf.crf_cases,
+    ),
 }
-PEERS = {"check": against_pillow.PEER, "loading": against_albumentations.PEER}
+PEERS = {
+    "crf": against_pydensecrf.PEER,
+    "check": against_pillow.PEER,
+    "counts": against_torchmetrics.PEER,
+    "loading": against_albumentations.PEER,
+}
 
 
 def main() -> int:
