@@ -4,18 +4,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
 import torch
+from PIL import Image
 
 from denseg.data.normalization import Normalization
 from denseg.errors import UsageError
 from denseg.inference import Predictor
 from denseg.inference.uncertainty import has_dropout, uncertainty_maps, write_uncertainty
-from denseg.models import create_model
+from denseg.models import create_model, save_checkpoint
 from denseg.types import ClassTable
 
 
@@ -83,3 +86,25 @@ def test_the_file_holds_each_map_by_name(tmp_path: Path) -> None:
         assert [page.description for page in file.pages] == ["entropy", "margin"]
         for page, values in zip(file.pages, maps.values(), strict=True):
             assert np.array_equal(page.asarray(), values)
+
+
+def test_predict_writes_the_maps(run_command: Callable[..., Any], image: np.ndarray, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = create_model("fcn", num_classes=3, backbone="test_resnet", dropout=0.5)
+    save_checkpoint(model, tmp_path / "model.safetensors")
+    Image.fromarray(image).save(tmp_path / "a.png")
+    command = ("predict", tmp_path / "model.safetensors", tmp_path / "a.png", "--device", "cpu")
+    assert run_command(*command, "--out", tmp_path / "out", "--uncertainty", "--mc-dropout", 3).code == 0
+    with tifffile.TiffFile(tmp_path / "out/uncertainty/a.tif") as file:
+        assert [page.description for page in file.pages] == ["entropy", "margin", "views", "dropout"]
+        assert file.pages[0].asarray().shape == image.shape[:2]
+    assert not (tmp_path / "out/probabilities").exists()
+    plain = create_model("unet", num_classes=3, width=0.0625)
+    save_checkpoint(plain, tmp_path / "plain.safetensors")
+    refused = run_command(
+        "predict", tmp_path / "plain.safetensors", tmp_path / "a.png", "--out", tmp_path / "no", "--mc-dropout", 3
+    )
+    assert (refused.code, refused.stderr) == (
+        2,
+        "error: this network has no dropout, so it is one network only; leave --mc-dropout out\n",
+    )

@@ -88,11 +88,11 @@ def predict(  # noqa: PLR0913 - one parameter per option
     ] = False,
     uncertainty: Annotated[
         bool,
-        typer.Option("--uncertainty", help="Write DIR/uncertainty/STEM.tif: entropy, margin, variance of mirrored views."),
+        typer.Option("--uncertainty", help="Write DIR/uncertainty/STEM.tif: entropy, margin, variance of views."),
     ] = False,
     mc_dropout: Annotated[
         int,
-        typer.Option("--mc-dropout", metavar="N", min=0, help="Add to it the variance over N networks with dropout on."),
+        typer.Option("--mc-dropout", metavar="N", min=0, help="Add the variance over N networks with dropout on."),
     ] = 0,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Write DIR/probabilities/STEM.tif, one band per class, too.")

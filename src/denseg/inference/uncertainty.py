@@ -32,7 +32,7 @@ from denseg.inference.tiled import TiledModel, model_parts
 if TYPE_CHECKING:
     from denseg.inference.predictor import Predictor
 
-__all__ = ["has_dropout", "uncertainty_maps", "write_uncertainty"]
+__all__ = ["check_dropout", "has_dropout", "uncertainty_maps", "write_uncertainty"]
 
 Maps = dict[str, NDArray[np.float32]]
 
@@ -82,6 +82,22 @@ def uncertainty_maps(
     return maps
 
 
+def check_dropout(model: nn.Module, samples: int) -> None:
+    """Refuse to draw networks where that makes no sense.
+
+    Args:
+        model: The network.
+        samples: How many to draw.
+
+    Raises:
+        UsageError: Fewer than 2, or the network has no dropout.
+    """
+    if samples < 2:
+        raise UsageError(f"a variance over networks needs at least 2 of them, got {samples}")
+    if not has_dropout(model):
+        raise UsageError("this network has no dropout, so it is one network only; leave --mc-dropout out")
+
+
 def has_dropout(model: nn.Module) -> bool:
     """Say whether a network has dropout that does something."""
     return any(map(_drops, model.modules()))
@@ -98,7 +114,8 @@ class _Drawn(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = copy.deepcopy(model)
+        with torch.inference_mode():  # folded weights were made in it
+            self.model = copy.deepcopy(model)
         self.eval()
         for module in self.model.modules():
             module.training = _drops(module)  # the module alone, not what it holds
@@ -129,10 +146,7 @@ def _dropout_variance(
 ) -> NDArray[np.float32]:
     """Variance of the probabilities over networks with dropout on; the same each time."""
     model = predictor.tiled.model
-    if samples < 2:
-        raise UsageError(f"a variance over networks needs at least 2 of them, got {samples}")
-    if not has_dropout(model):
-        raise UsageError("this network has no dropout, so it is one network only; leave --mc-dropout out")
+    check_dropout(model, samples)
     drawn = _Drawn(model)
     other = copy.copy(predictor)
     other.tiled = TiledModel(drawn, **model_parts(model), options=predictor.tiled.options)

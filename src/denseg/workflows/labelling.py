@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from denseg.data.images import read_image
+from denseg.data.parts import read_stack
 from denseg.data.remember import cache_folder
 from denseg.data.windows import TiffWindows, count_pages, is_tiff
 from denseg.errors import DensegError, ImageError, OutputError
@@ -29,6 +29,7 @@ from denseg.inference.predictor import Predictor
 from denseg.inference.regions import PixelSize, Region, find_regions
 from denseg.inference.strategy import Strategy
 from denseg.inference.stream import stream_labels
+from denseg.inference.uncertainty import uncertainty_maps, write_uncertainty
 from denseg.inference.writer import read_labels, write_instances, write_labels, write_overlay, write_probabilities
 from denseg.workflows.inputs import Picture
 
@@ -86,6 +87,8 @@ class Extras:
         precision: ``float32`` or ``bf16``.
         probabilities: Write the probability of every class.
         variance: Write where the views of an image disagree.
+        uncertainty: Write where the model is not sure, see ``inference.uncertainty``.
+        dropout: Networks drawn with dropout on, for that.
         regions: Measure every region.
         instances: A class whose touching objects are told apart.
         distance: Pixels between the middles of two of them, at least.
@@ -95,6 +98,8 @@ class Extras:
     precision: str = "float32"
     probabilities: bool = False
     variance: bool = False
+    uncertainty: bool = False
+    dropout: int = 0
     regions: bool = False
     instances: str | None = None
     distance: int = 5
@@ -223,11 +228,12 @@ class Labelling:
             self.predictions.append(self._writing.popleft().result())
 
     def _read(self, picture: Picture) -> Array | TiffWindows:
-        if is_tiff(picture.path):
+        around = self.predictor.normalization.neighbours
+        if not around and is_tiff(picture.path):
             windows = self._open(picture)
             if windows is not None:
                 return windows
-        return read_image(picture.path, page=picture.page, max_pixels=self.predictor.max_pixels)
+        return read_stack(picture.path, picture.page, around, max_pixels=self.predictor.max_pixels)
 
     def _open(self, picture: Picture) -> TiffWindows | None:
         """Open a TIFF that is large or says where it lies; ``None`` where it is read as a whole."""
@@ -246,7 +252,7 @@ class Labelling:
         self._start_engine(strategy, lambda: self.predictor.first_window(image, strategy, name=picture.path))
         self.guard.look(picture.path.name, image)
         probabilities = None
-        if self.extras.probabilities:
+        if self.extras.probabilities or self.extras.uncertainty:
             probabilities = self.predictor.probabilities(image, strategy=strategy, name=picture.path)
             labels = self.predictor.label(probabilities, image)
         else:
@@ -254,6 +260,12 @@ class Labelling:
         variance = (
             self.predictor.variance(image, strategy=strategy, name=picture.path) if self.extras.variance else None
         )
+        if self.extras.uncertainty and probabilities is not None:
+            maps = uncertainty_maps(
+                self.predictor, image, probabilities, dropout=self.extras.dropout, name=picture.path
+            )
+            write_uncertainty(self.out / "uncertainty" / f"{picture.name}.tif", maps)
+            probabilities = probabilities if self.extras.probabilities else None
         if not strategy.exact:
             self._note(f"tiles are an approximation for large pictures: {strategy.reason}")
         return self._write, picture, image, labels, (probabilities, variance), (str(strategy), strategy.exact)
@@ -333,8 +345,8 @@ class Labelling:
             identity=self.identity,
             progress=lambda done, total: self.progress(number + done / total, count),
         )
-        if self.extras.probabilities or self.extras.variance:
-            self._note("probabilities and variances of pictures that are read in windows are not kept")
+        if self.extras.probabilities or self.extras.variance or self.extras.uncertainty:
+            self._note("probabilities and uncertainties of pictures that are read in windows are not kept")
         if self.predictor.postprocessing:
             self._note("pictures that are read in windows are not post-processed")
         if self.extras.measures:

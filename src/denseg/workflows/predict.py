@@ -186,12 +186,15 @@ def predict(  # noqa: PLR0913 - the options of the command
 def _check(predictor: Predictor, extras: Extras, regions: Path | str | None) -> None:
     """Refuse before hours of work what would fail after them."""
     from denseg.inference.engines import check_engine
+    from denseg.inference.uncertainty import check_dropout
 
     check_engine(predictor, extras.engine, extras.precision)
     names = predictor.classes.names
     for name in (extras.instances, *predictor.postprocessing.thresholds):
         if name is not None and name not in names:
             raise UnknownNameError("class", name, names)
+    if extras.dropout:
+        check_dropout(predictor.tiled.model, extras.dropout)
     if extras.variance and predictor.tiled.views is None:
         raise UsageError("a variance needs several views of an image: give --scales, --flip or --turns")
     if regions is not None and Path(regions).suffix.lower() not in {".csv", ".geojson"}:
