@@ -27,6 +27,8 @@ SMALL = (
     "train.freeze_norm=true",
     "train.optimizer=adamw",
     "train.batch_size=2",
+    "train.ema=0.9",
+    "train.loss={cross_entropy: 1.0, hfd: 0.1}",
 )
 
 
@@ -39,7 +41,7 @@ def settings(*more: str) -> list[str]:
 def test_two_processes_equal_one_that_accumulates(
     run_command: Callable[..., Any], make_pairs: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = make_pairs(tmp_path / "data", {"train": 8, "val": 3})
+    data = make_pairs(tmp_path / "data", {"train": 9, "val": 3})
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -62,6 +64,7 @@ def test_two_processes_equal_one_that_accumulates(
     assert stdout.count("report    ") == 1, "one process tells"
     one, two = (read_tensors(RunFolder(tmp_path / name).state_path) for name in ("one", "two"))
     assert one[0].keys() == two[0].keys()
+    assert {name.partition("/")[0] for name in one[0]} == {"ema", "loss", "model", "optimizer"}
     assert [name for name in one[0] if not torch.equal(one[0][name], two[0][name])] == []
     tables = []
     for name in ("one", "two"):

@@ -303,3 +303,44 @@ def test_step_seeds_differ() -> None:
     }
     assert len(seeds) == 3 * 3 * 30 * 4
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_a_compiled_network_trains_and_saves_its_own_names(fit_run: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With torch's own tracing and without its C++ compiler, which takes a minute."""
+    compiled: list[Any] = []
+    inner = torch.compile
+
+    def eager(model: Any, **options: Any) -> Any:
+        compiled.append(model)
+        return inner(model, **{**options, "backend": "eager"})
+
+    monkeypatch.setattr(torch, "compile", eager)
+    run = fit_run("train.compile=true", "train.ema=0.9").run
+    assert compiled
+    plain = fit_run("train.ema=0.9", name="plain").run
+    one, two = (read_tensors(folder.state_path)[0] for folder in (run, plain))
+    assert one.keys() == two.keys()
+    assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
+
+
+def test_batch_norm_over_processes_needs_gpus() -> None:
+    from types import SimpleNamespace
+
+    from denseg.models import create_model
+    from denseg.training.stage import synchronized
+
+    model = create_model("unet", num_classes=2, width=0.0625)
+    one: Any = SimpleNamespace(world_size=1, device=torch.device("cpu"))
+    assert synchronized(model, one) is model
+    two: Any = SimpleNamespace(world_size=2, device=torch.device("cpu"))
+    with pytest.raises(ConfigError) as caught:
+        synchronized(model, two)
+    assert str(caught.value) == (
+        "train.sync_norm needs GPUs, and these processes run on cpu; set train.freeze_norm, or larger batches"
+    )
+    gpus: Any = SimpleNamespace(world_size=2, device=torch.device("cuda"))
+    names = set(model.state_dict())
+    converted = synchronized(model, gpus)
+    kinds = {type(module) for module in converted.modules() if isinstance(module, torch.nn.modules.batchnorm._NormBase)}
+    assert kinds == {torch.nn.SyncBatchNorm}
+    assert set(converted.state_dict()) == names, "checkpoints fit both"

@@ -83,7 +83,6 @@ class TrainConfig(Section):
     )
     channels_last: bool = Field(True, description="memory format; faster on current CPUs and GPUs")
     compile: bool = Field(False, description="torch.compile of the network; needs a C++ compiler on a CPU")
-    strategy: Literal["ddp", "fsdp"] = Field("ddp", description="under torchrun: weights whole or shared out")
     workers: int = Field(2, ge=0, description="loader processes; the result does not depend on it")
     metric: str = Field("miou", description="the score that decides the best checkpoint")
     validate_every: int = Field(1, ge=1, description="epochs between validations; the last epoch always has one")

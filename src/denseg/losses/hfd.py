@@ -176,5 +176,7 @@ class HFDLoss(nn.Module):
     def _count(self, rows: Tensor, labels: Tensor, labelled: Tensor, factor: Tensor | None) -> None:
         share = labelled.to(self.sums.dtype) if factor is None else labelled * factor.to(self.sums.dtype)
         index = torch.where(labelled, labels, 0)
-        self.sums.index_add_(0, index, rows.to(self.sums.dtype) * share.unsqueeze(1))
+        # Apart first: batches of one process then add up like those of several, to the bit.
+        batch = torch.zeros_like(self.sums).index_add_(0, index, rows.to(self.sums.dtype) * share.unsqueeze(1))
+        self.sums.add_(batch)
         self.counts.index_add_(0, index, share)

@@ -209,7 +209,7 @@ def _wrapped(name: str, arguments: dict[str, Any]) -> SegmentationModel:
             raise UsageError(f"members is a number of networks, at least 2; got {members!r}")
         networks = [create_model(name, **arguments) for _ in range(members)]
         model: SegmentationModel = Ensemble(networks)
-        extra = {"members": members}
+        extra: dict[str, Any] = {"members": members}
     else:
         networks = [create_model(name, **{**arguments, "reduction": None})]
         model = ReducedInput(networks[0], reduction=reduction)  # type: ignore[arg-type]

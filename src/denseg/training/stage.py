@@ -11,6 +11,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from denseg.errors import ConfigError
 from denseg.losses import CompositeLoss
 from denseg.models import feature_channels, split_parameters
 from denseg.training.average import WeightAverage
@@ -96,6 +97,8 @@ class Stage:
             load_model_tensors(model, *weights)
         elif initialize is not None:
             initialize(model)
+        if self.train.sync_norm:
+            model = synchronized(model, fabric)
         self.memory_format = torch.channels_last if self.train.channels_last else torch.contiguous_format
         self.model = model.to(device=fabric.device, memory_format=self.memory_format)  # type: ignore[call-overload]
         self.crop = crop_size(self.train, model)
@@ -177,6 +180,31 @@ class Stage:
         """End the loaders' workers."""
         self.loader.close()
         self.val_loader.close()
+
+
+def synchronized(model: SegmentationModel, fabric: Fabric) -> SegmentationModel:
+    """Let batch norm take its statistics over all processes.
+
+    Args:
+        model: The network; changed in place.
+        fabric: Processes and device.
+
+    Returns:
+        The network; as it was where there is one process.
+
+    Raises:
+        ConfigError: There are several processes, and they have no GPUs: torch's ``SyncBatchNorm`` needs them.
+    """
+    if fabric.world_size == 1:
+        return model
+    if fabric.device.type != "cuda":
+        raise ConfigError(
+            f"train.sync_norm needs GPUs, and these processes run on {fabric.device.type}; set train.freeze_norm, or "
+            "larger batches",
+            key="train.sync_norm",
+        )
+    converted: SegmentationModel = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return converted
 
 
 def _sum_gradients(state: object, bucket: Any) -> torch.futures.Future[Tensor]:
