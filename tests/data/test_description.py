@@ -57,8 +57,8 @@ FAULTS = {
     "- a": "must hold keys and values, got a list",
     "class: [a]": "no key named class. Did you mean classes?",
     "zzz: 1": (
-        "no key named zzz. Known: name, classes, ignore_index, label_map, instances, split, group, other, windows,"
-        " layout."
+        "no key named zzz. Known: name, classes, ignore_index, label_map, instances, bits, threshold, split, group,"
+        " other, neighbours, windows, layout."
     ),
     "classes: [{name: a, colour: [0, 0, 0]}]": "no key named classes.0.colour. Did you mean color?",
     "classes: [a, a]": "the class 'a' is named twice",

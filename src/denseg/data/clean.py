@@ -115,7 +115,7 @@ def _surplus(pairs: Sequence[Pair]) -> set[int]:
 
 
 def _write_image(pair: Pair, folder: Path, bands: int) -> bool:
-    if pair.window is not None:
+    if pair.window is not None or pair.pages:
         return _write_pixels(pair, folder, bands)
     info = probe_image(pair.image, page=pair.image_page)
     suffix = pair.image.suffix.lower()

@@ -181,7 +181,7 @@ class SegmentationDataset(Dataset[Sample]):
 
         if self.cache is None:
             return decode()
-        part = (pair.image_page, pair.mask_page, pair.window, [bit for bit, _ in pair.layers])
+        part = (pair.image_page, pair.mask_page, pair.window, pair.pages, [bit for bit, _ in pair.layers])
         how = f"{part} {bands} {self.encoding}"
         return self.cache.read(pair.files, how, decode)
 

@@ -69,6 +69,9 @@ class Description(BaseModel):
         description="`folder`, a CSV file with columns stem and group, or a regular expression with one group",
     )
     other: str = Field("", description="what every stored value means that is named nowhere: a class, or `ignore`")
+    neighbours: int = Field(
+        0, ge=0, le=8, description="slices on either side of a stack's slice that are given to the network with it"
+    )
     windows: int | None = Field(
         None, ge=32, description="pixels of a side: TIFF pictures are read in windows of about this size"
     )

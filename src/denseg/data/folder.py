@@ -21,6 +21,7 @@ from denseg.data.images import probe_image
 from denseg.data.inventory import Inventory, Pair, sort_pairs, split_names
 from denseg.data.layers import find_layers
 from denseg.data.layouts.catalog import read_layout
+from denseg.data.parts import pages_around
 from denseg.data.rasters import VECTORS, to_windows
 from denseg.errors import DataError, ImageError
 
@@ -303,9 +304,17 @@ def _pages(pair: Pair) -> int:
 
 
 def _described(inventory: Inventory) -> Inventory:
-    """Apply the split and the groups of ``dataset.yaml``."""
+    """Apply the neighbours, the split and the groups of ``dataset.yaml``."""
     description, root = inventory.description, inventory.root
     pairs = list(inventory.pairs)
+    if description.neighbours:
+        count = Counter(pair.image for pair in pairs)
+        pairs = [
+            replace(pair, pages=pages_around(pair.image_page, count[pair.image], description.neighbours))
+            if count[pair.image] > 1 and pair.window is None
+            else pair
+            for pair in pairs
+        ]
     if description.split:
         wanted: dict[str, str] = {}
         for split, stems in description.split.items():

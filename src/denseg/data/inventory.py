@@ -35,6 +35,7 @@ class Pair:
         mask_page: Page of a multi-page TIFF.
         group: Pictures of one group never lie in different splits that denseg makes; empty where unknown.
         window: ``(top, left, height, width)`` in pixels of a part of a large raster; ``None`` for all of it.
+        pages: Pages of the picture that are its bands together: a slice and its neighbours; empty for one page alone.
         layers: Bit and file of each class, where masks are one file per class; ``mask`` is the first of them.
     """
 
@@ -47,6 +48,7 @@ class Pair:
     group: str = ""
     window: tuple[int, int, int, int] | None = None
     layers: tuple[tuple[int, Path], ...] = ()
+    pages: tuple[int, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:

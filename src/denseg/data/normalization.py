@@ -31,11 +31,13 @@ class Normalization:
         mean: One value per band, after division by ``scale``.
         std: One positive value per band, after division by ``scale``.
         scale: What stored values are divided by: 255 for 8 bits, 65535 for 16 bits, 1 for floats.
+        neighbours: Slices on either side of a stack's slice whose bands are given with its own.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     scale: float = 255.0
+    neighbours: int = 0
 
     def __post_init__(self) -> None:
         if not self.mean or len(self.mean) != len(self.std):
@@ -224,7 +226,8 @@ class Normalization:
 
     def to_json(self) -> dict[str, Any]:
         """Give ``{"mean": […], "std": […], "scale": s, "bands": C}``."""
-        return {"mean": list(self.mean), "std": list(self.std), "scale": self.scale, "bands": self.bands}
+        value = {"mean": list(self.mean), "std": list(self.std), "scale": self.scale, "bands": self.bands}
+        return value | ({"neighbours": self.neighbours} if self.neighbours else {})
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Normalization:
@@ -243,6 +246,7 @@ class Normalization:
             tuple(float(x) for x in value["mean"]),
             tuple(float(x) for x in value["std"]),
             float(value.get("scale", 255)),
+            int(value.get("neighbours", 0)),
         )
         if value.get("bands", result.bands) != result.bands:
             raise UsageError(f"the normalization says {value['bands']} bands and holds {result.bands} means")

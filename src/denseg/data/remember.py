@@ -126,6 +126,7 @@ def _key(look: Look) -> str:
         pair.image_page,
         pair.mask_page,
         pair.window,
+        *pair.pages,
         *(bit for bit, _ in pair.layers),
         look.max_pixels,
         look.shapes,

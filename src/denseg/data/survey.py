@@ -165,7 +165,7 @@ def look_at(look: Look) -> PairFacts:
 
 def _image_facts(look: Look) -> ImageFacts:
     pair = look.pair
-    light = None if pair.window else glance(pair.image, page=pair.image_page, max_pixels=look.max_pixels)
+    light = None if pair.window or pair.pages else glance(pair.image, page=pair.image_page, max_pixels=look.max_pixels)
     if light is not None and light[1].mode in {"L", "RGB"}:
         header, picture = light
         side = min(picture.width, SAMPLE), min(picture.height, SAMPLE)

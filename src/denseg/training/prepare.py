@@ -149,6 +149,12 @@ def _sizes(pairs: Sequence[Pair], max_pixels: int) -> tuple[tuple[int, int], ...
 
 
 def _normalization(examination: Examination, train: Sequence[Pair], config: DataConfig) -> Normalization:
+    """Give what is measured, and how many slices around a stack's slice the network sees with it."""
+    around = examination.inventory.description.neighbours if any(pair.pages for pair in train) else 0
+    return dataclasses.replace(_measured(examination, train, config), neighbours=around)
+
+
+def _measured(examination: Examination, train: Sequence[Pair], config: DataConfig) -> Normalization:
     """ImageNet's numbers for ordinary colour pictures, which pretrained backbones expect; else measured."""
     if examination.bands == 3 and examination.dtype == "uint8" and config.normalize == "auto":
         return Normalization.imagenet()
