@@ -284,10 +284,16 @@ def _picture_size(run: RunFolder, split: str) -> str:
 
 
 def _call(arguments: list[str]) -> str:
-    """Run one command of denseg in a process of its own; give what it said when it failed, or nothing.
+    """Run one command of denseg in a process of its own.
+
+    Args:
+        arguments: What follows ``denseg``.
+
+    Returns:
+        What it said when it failed, or nothing.
 
     Raises:
-        InterruptedRunError: It, or we, were asked to stop.
+        InterruptedRunError: It was asked to stop.
     """
     command = [sys.executable, "-m", "denseg", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)  # noqa: S603
