@@ -45,6 +45,10 @@ def test_check_fails_on_what_spoils_training(run_command: Run, tiny_data: Path, 
     ]
     assert run_command("train", data, "--out", tmp_path / "run").code == 1
     assert not (tmp_path / "run" / "checkpoints").exists()
+    assert run_command("check", data, "--unpaired", "skip").code == 0
+    wrong = run_command("check", data, "--unpaired", "drop")
+    assert wrong.code == 2
+    assert "data.unpaired: input should be 'refuse' or 'skip', got 'drop'" in wrong.stderr
 
 
 def test_no_such_folder_is_one_line(run_command: Run, tmp_path: Path) -> None:

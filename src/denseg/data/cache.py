@@ -110,7 +110,7 @@ class DecodedCache:
         if len(content) != cut + _bytes(*labels):
             return None
         if path.name not in self._known:
-            if zlib.crc32(content[HEAD:]) != head["crc32"]:
+            if zlib.crc32(content[HEAD:].data) != head["crc32"]:
                 return None
             self._known.add(path.name)
             if time.time() - path.stat().st_mtime > DAY:

@@ -202,6 +202,9 @@ class SegmentationDataset(Dataset[Sample]):
             labels: ``(H, W)``.
             generator: Of the sample.
             rare: Whether the window must hold a rare class, where there is one.
+
+        Returns:
+            What lies in the window.
         """
         further, around = augmentation.further, None
         if rare or further.rare_crop:

@@ -113,7 +113,8 @@ def layered_pixels(layers: Sequence[tuple[int, Path]], *, max_pixels: int) -> De
         bits[values > _middle(values)] |= bits.dtype.type(1 << bit)
     if bits is None:
         raise ImageError("a mask needs the file of one class at least")
-    return Decoded(Header(*bits.shape, 1, bits.dtype.name, "grey", "LAYERS", "LAYERS"), bits)
+    height, width = bits.shape
+    return Decoded(Header(height, width, 1, bits.dtype.name, "grey", "LAYERS", "LAYERS"), bits)
 
 
 def _middle(values: NDArray[Any]) -> float:

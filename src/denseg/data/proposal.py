@@ -54,8 +54,7 @@ class Proposal:
         threshold = self.encoding.threshold
         if threshold is not None:
             unit = THOUSAND if facts.kind == "float" else 1
-            labels = (facts.values >= threshold * unit).astype(np.int64)
-            np.add.at(counts, labels, facts.counts)
+            np.add.at(counts, (facts.values >= threshold * unit).astype(np.int64), facts.counts)
             return counts
         if facts.kind == "float":
             return counts

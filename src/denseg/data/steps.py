@@ -326,10 +326,9 @@ def _folded(positions: Positions, size: int) -> Positions:
 
 
 def _spline_weights(positions: Positions, nodes: int) -> Positions:
-    """Give what each node's value counts for at positions in 0..1: the natural cubic splines through one node each.
+    """Give what each node's value counts for at positions in 0..1, ``positions.shape + (g,)``.
 
-    Returns:
-        ``positions.shape + (g,)``.
+    Those are the natural cubic splines that are 1 at one node and 0 at the others.
     """
     along = positions * (nodes - 1)
     place = np.clip(np.floor(along), 0, nodes - 2).astype(np.int64)

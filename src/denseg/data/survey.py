@@ -280,7 +280,8 @@ def _plain_facts(
 def _codes(raw: RawMask) -> NDArray[Any]:
     """Give ``(H, W)`` numbers; colours as ``red << 16 | green << 8 | blue``, numbers not whole in thousandths."""
     if raw.kind == "float":
-        return np.rint(np.nan_to_num(raw.values, nan=-1.0).clip(-1e6, 1e6) * THOUSAND).astype(np.int64)
+        grades: NDArray[np.float64] = np.nan_to_num(raw.values.astype(np.float64), nan=-1.0).clip(-1e6, 1e6)
+        return np.rint(grades * THOUSAND).astype(np.int64)
     if raw.kind != "color":
         return raw.values
     wide = raw.values.astype(np.int32)

@@ -218,7 +218,7 @@ _Features = list[tuple[Mapping[str, Any], list[tuple[Points, ...]]]]
 def _geojson(path: Path) -> tuple[_Features, str]:
     content = json.loads(path.read_text(encoding="utf-8"))
     listed = content if isinstance(content, list) else content["features"]
-    features = []
+    features: _Features = []
     for feature in listed:
         geometry = feature["geometry"]
         if geometry is None or geometry["type"] not in {"Polygon", "MultiPolygon"}:
@@ -251,7 +251,7 @@ def _geopackage(path: Path) -> tuple[_Features, str]:
         ).fetchone()
         quoted = table.replace('"', '""')
         rows = base.execute(f'SELECT * FROM "{quoted}"').fetchall()  # noqa: S608 - quoted, and the file is only read
-    features = []
+    features: _Features = []
     for row in rows:
         polygons = [] if row[column] is None else list(_blob_polygons(row[column]))
         if polygons:
