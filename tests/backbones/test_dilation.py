@@ -21,7 +21,6 @@ KINDS = [
     "regnety_002",
     "resnet10t",
     "resnetblur18",
-    "selecsls42",
     "test_convnext",
     "test_mambaout",
     "test_resnet",
@@ -186,10 +185,9 @@ def test_options_out_of_range():
     assert str(zero.value) == "multi_grid rates must be at least 1, got [1, 0]"
 
 
-@pytest.mark.parametrize("name", ["resnetblur18", "test_mambaout"])
-def test_it_exports_at_any_size(name):
+def test_it_exports_at_any_size():
     """Padding that depends on the size stays in the graph."""
-    backbone = create_backbone(name, output_stride=8).eval()
+    backbone = create_backbone("resnetblur18", output_stride=8).eval()
     rows, columns = (torch.export.Dim(side, min=2, max=64) for side in ("rows", "columns"))
     program = torch.export.export(
         backbone, (torch.randn(2, 3, 48, 64),), dynamic_shapes=({2: 8 * rows, 3: 8 * columns},)
