@@ -30,9 +30,10 @@ Every arm: the same pictures, crops, order of samples, steps and seeds; last wei
 without pretraining. mIoU, boundary IoU (`bIoU`) and the share of objects that stay whole and alone (`intact`) are
 better when larger; pieces per object are best at 1, holes and merges at 0. `compact` is the share of the features'
 scatter that lies between classes. Intervals are 95 % bootstrap intervals over pictures and seeds together; frames of
-one video are not independent, so that for CamVid they are too narrow. Differences whose interval leaves out 0 are bold;
-many are tested, so that some are bold by chance. Time and memory were taken on the machine as it was: processor time of
-one thread for the whole run, with checks and evaluations; growth of the process's memory."""
+one video are not independent, so that for CamVid they are too narrow, and one seed says nothing about seeds.
+Differences whose interval leaves out 0 are bold; many are tested, so that some are bold by chance. Time and memory were
+taken on the machine as it was: processor time of one thread for the whole run, with checks and validations; growth of
+the process's memory."""
 
 
 def write_tables(
