@@ -61,6 +61,12 @@ def test_the_whole_matrix_is_never_held(dtype: torch.dtype, monkeypatch: pytest.
     torch.testing.assert_close(dense_attention(query, key, value).float(), whole, rtol=tolerance, atol=tolerance)
 
 
+def test_shapes_are_followed_without_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "_CHUNK_ELEMENTS", 18)
+    query, key, value = (part.detach().float().to("meta") for part in parts(e=5))
+    assert dense_attention(query, key, value).shape == (2, 12, 5)
+
+
 def test_large_scores_do_not_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "_CHUNK_ELEMENTS", 18)
     query, key, value = parts(e=5)

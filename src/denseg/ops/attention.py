@@ -55,7 +55,7 @@ def dense_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: float =
     if rows >= query.shape[1]:
         return _attend(query, key, value, scale)
     whole = {part.dtype for part in (query, key, value)} in ({torch.float32}, {torch.float64})
-    if whole and not torch.compiler.is_compiling():
+    if whole and value.device.type != "meta" and not torch.compiler.is_compiling():
         gathered: Tensor = _ChunkedAttention.apply(query, key, value, scale, rows)
         return gathered
     learns = torch.is_grad_enabled() and any(part.requires_grad for part in (query, key, value))
