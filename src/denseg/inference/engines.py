@@ -50,6 +50,8 @@ ENGINES = ("auto", "torch", "onnx", "openvino")
 PRECISIONS = ("float32", "bf16")
 TIES = 1e-3
 """Share of another label that rounding may cause; of a trained network it is far below, of noise a little."""
+FEW = 8
+"""Tiles up to which ``auto`` does not even time them."""
 KEPT_SHAPES = 4
 """Window shapes for which OpenVINO keeps a network of its own; after that one for any shape."""
 WORTH = 60.0
@@ -266,11 +268,15 @@ class _Search:
                 return known
             except (DensegError, RuntimeError):
                 pass  # what was there then is not any more: look again
-        self._use(None)
-        expected = self.tiled.compute_labels(self.windows)
-        first = self._time()
-        if name == "auto" and self.precision == "float32" and count is not None and first * count < WORTH:
+        little = name == "auto" and self.precision == "float32" and count is not None
+        if little and count is not None and count <= FEW:
             return EngineChoice("torch")
+        self._use(None)
+        start = time.perf_counter()
+        expected = self.tiled.compute_labels(self.windows)
+        if little and count is not None and (time.perf_counter() - start) * count < WORTH:
+            return EngineChoice("torch")
+        first = self._time()
         seconds = {"torch": first} if self.precision == "float32" else {}
         changed = {"torch": 0.0}
         wanted = (
