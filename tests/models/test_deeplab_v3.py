@@ -37,7 +37,7 @@ def test_equals_torchvision_with_its_weights():
     torch.manual_seed(0)
     theirs = deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=21, aux_loss=True).eval()
     randomize(theirs)
-    options = {"layout": "torchvision", "auxiliary": True, "output_stride": 8}
+    options = {"auxiliary": True, "output_stride": 8}
     ours = create_model("deeplab_v3", num_classes=21, backbone="resnet50", **options).eval()
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
     ours.backbone.network.load_state_dict(theirs.backbone.state_dict())

@@ -6,8 +6,9 @@ Paper:
     2017. https://arxiv.org/abs/1706.05587 - Sections 3.2 and 3.3, Figure 5.
 Reference code:
     https://github.com/tensorflow/models/tree/master/research/deeplab (not copied); torchvision ``deeplabv3_resnet50``
-    and segmentation_models_pytorch ``DeepLabV3``, to which ``layout`` makes this equal with copied weights.
+    (equal with copied weights) and segmentation_models_pytorch ``DeepLabV3`` (equal in the layout ``smp``).
 Departures from the paper:
+    A 3x3 convolution follows the pyramid, unless ``layout="paper"``: torchvision and MMSegmentation have it.
     Interpolation does not align corners, batch norm of the head keeps torch's momentum of 0.1.
     Multi-grid is the backbone's option ``multi_grid``, off unless asked: weights of ImageNet are used with or without.
     With ``dilation_rule="uniform"`` a ResNet of timm has the rates of the released one (2, 4, 8 at output stride 16).
@@ -56,7 +57,7 @@ class DeepLabV3(SegmentationModel):
         image_pooling: bool = True,
         image_pooling_size: int | None = None,
         auxiliary: bool = False,
-        layout: str = "paper",
+        layout: str = "torchvision",
         dropout: float | None = None,
     ) -> None:
         """Create pyramid pooling and classifiers.
@@ -71,7 +72,8 @@ class DeepLabV3(SegmentationModel):
             image_pooling: Whether the mean of the map is a branch.
             image_pooling_size: Side of a fixed window of that mean, in positions; the whole map if ``None``.
             auxiliary: Whether a second classifier sits on the last level but one, as torchvision's may.
-            layout: ``paper``: the pyramid's output is classified. ``torchvision``: a 3x3 convolution comes between.
+            layout: ``torchvision``: a 3x3 convolution stands between pyramid and classifier, as in most trained
+                weights there are. ``paper``: none does.
                 ``smp``: the same, and maps grow with aligned corners.
             dropout: Probability of dropping a value of the pyramid's output in training; 0.1, in other layouts than the
                 paper's 0.5, if ``None``.
