@@ -141,7 +141,8 @@ class _Encoder(nn.Module):
                 switches.append(where)
             x = _run(self, names, x)
         height, width = x.shape[-2:]
-        x = F.pad(x, (0, torch.sym_max(self.needed - width, 0), 0, torch.sym_max(self.needed - height, 0)))
+        right, bottom = (_at_least_none(self.needed - side) for side in (width, height))
+        x = F.pad(x, (0, right, 0, bottom))
         return _run(self, ["fc6", "fc7"], x), switches
 
 
@@ -168,6 +169,12 @@ class _Decoder(nn.Module):
         for names, where in zip(self.stages, reversed(switches), strict=True):
             x = _run(self, names, unpool(x, where))  # (B, D, 2h, 2w)
         return x
+
+
+def _at_least_none(missing: int) -> int:
+    """Positions to add, at least 0; stays a symbol where the export has one."""
+    at_least: int = torch.sym_max(missing, 0)  # type: ignore[assignment]
+    return at_least
 
 
 def _add(parent: nn.Module, name: str, conv: nn.Module, channels: int) -> None:

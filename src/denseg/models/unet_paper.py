@@ -107,7 +107,7 @@ class PaperUNet(SegmentationModel):
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
                 init_conv(module)
-        step = 2 ** (levels - 1)
+        step = 1 << (levels - 1)
         self._margin = 6 * step - 4 if keep_size in {"none", "overlap_tile"} else 0
         self._step = step
         self._offset = 0 if keep_size == "same" else -4 % step

@@ -32,7 +32,7 @@ def max_pool_with_switches(x: Tensor) -> tuple[Tensor, Tensor]:
     """
     if x.ndim != 4 or x.shape[-2] % 2 or x.shape[-1] % 2:
         raise ShapeError(f"pooling with switches takes maps (B, C, h, w) of even sides, got {tuple(x.shape)}")
-    four = F.pixel_unshuffle(x, 2).unflatten(1, (x.shape[1], 4))  # (B, C, 4, h, w)
+    four = torch.unflatten(F.pixel_unshuffle(x, 2), 1, (x.shape[1], 4))  # (B, C, 4, h, w)
     largest, switches = four.max(dim=2)
     return largest, switches
 
