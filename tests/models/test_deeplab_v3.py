@@ -78,6 +78,7 @@ def test_multi_grid_and_rates():
                 "deeplab_v3",
                 num_classes=21,
                 output_stride=output_stride,
+                layout="paper",
                 dilation_rule="uniform",
                 multi_grid=[1, 2, 4],
             )
