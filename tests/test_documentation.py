@@ -52,7 +52,7 @@ def test_commands_work(
     page: Path, folder: Path, run_command: Callable[..., Any], tiny_settings: tuple[str, ...]
 ) -> None:
     for words in commands(page):
-        if words[0] == "demo" or "imagenet" in words:  # minutes, and a download
+        if words[0] in {"demo", "compare"} or "imagenet" in words:  # minutes, and a download
             assert_parses(words)
             continue
         if words[0] == "train":
