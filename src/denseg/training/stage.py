@@ -203,7 +203,7 @@ def synchronized(model: SegmentationModel, fabric: Fabric) -> SegmentationModel:
             "larger batches",
             key="train.sync_norm",
         )
-    converted: SegmentationModel = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    converted: SegmentationModel = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     return converted
 
 
