@@ -20,13 +20,13 @@ from PIL import Image
 
 from benchmarks.harness import Case
 from denseg.config import AugmentConfig, ElasticConfig
-from denseg.data.augment import Augmentation
-from denseg.data.cache import DecodedCache
-from denseg.data.dataset import SegmentationDataset
 from denseg.data.encoding import MaskEncoding
-from denseg.data.folder import Pair, discover
-from denseg.data.loader import make_loader
-from denseg.data.normalization import Normalization
+from denseg.data.folders.folder import Pair, discover
+from denseg.data.samples.augment import Augmentation
+from denseg.data.samples.cache import DecodedCache
+from denseg.data.samples.dataset import SegmentationDataset
+from denseg.data.samples.loader import make_loader
+from denseg.data.samples.normalization import Normalization
 
 __all__ = ["PEER", "loading_cases"]
 

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.harness import Case
-from denseg.data.crew import process_count, work_through
-from denseg.data.doctor import examine
+from denseg.data.doctor.crew import process_count, work_through
+from denseg.data.doctor.doctor import examine
 
 __all__ = ["PEER", "check_cases"]
 

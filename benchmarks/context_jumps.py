@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.harness import RESULTS, commit
-from denseg.data.controlled import SceneOptions, draw_scene
-from denseg.data.normalization import Normalization
+from denseg.data.generated.controlled import SceneOptions, draw_scene
+from denseg.data.samples.normalization import Normalization
 from denseg.inference.writer import to_display
 from denseg.layers.hybrid_distance_relation import hybrid_distance_relation
 from denseg.metrics import context_jump

@@ -53,7 +53,7 @@ def _pictures(folder: Path) -> Path:
 
 
 def _ours(network: str, precision: str) -> Callable[[], object]:
-    from denseg.data.normalization import Normalization
+    from denseg.data.samples.normalization import Normalization
     from denseg.inference import engines
     from denseg.models import create_model, save_checkpoint
     from denseg.workflows.labelling import Extras

@@ -30,11 +30,11 @@ from benchmarks.harness import commit
 from benchmarks.trial_arms import ARMS, Arm
 from benchmarks.trial_scores import image_statistics
 from benchmarks.trial_table import write_tables
-from denseg.data.controlled import SceneOptions, write_scene_dataset
 from denseg.data.encoding import MaskEncoding
-from denseg.data.folder import discover
-from denseg.data.normalization import Normalization
-from denseg.data.pairs import read_pair
+from denseg.data.folders.folder import discover
+from denseg.data.generated.controlled import SceneOptions, write_scene_dataset
+from denseg.data.samples.normalization import Normalization
+from denseg.data.samples.pairs import read_pair
 from denseg.metrics import FeatureScatter, feature_compactness
 from denseg.models import load_checkpoint
 from denseg.models.complexity import count_macs, count_parameters

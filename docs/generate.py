@@ -118,7 +118,7 @@ def configuration_page() -> str:
 
 def findings_page() -> str:
     """Describe every code of the mask doctor."""
-    from denseg.data.findings import CODES
+    from denseg.data.doctor.findings import CODES
 
     rows = ((f"`{code}`", severity, meaning) for code, (severity, meaning) in CODES.items())
     return (

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from denseg.data.description import Description
-from denseg.data.layouts.catalog import LAYOUTS
+from denseg.data.folders.description import Description
+from denseg.data.folders.layouts.catalog import LAYOUTS
 
 
 def test_data_page(repository: Path) -> None:

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from denseg.data.encoding import MaskEncoding
-from denseg.data.masks import RawMask
-from denseg.data.stored import Header
+from denseg.data.reading.masks import RawMask
+from denseg.data.reading.stored import Header
 from denseg.errors import DataError
 
 HEADER = Header(1, 1, 1, "uint8", "grey", "L", "PNG")

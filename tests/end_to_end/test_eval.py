@@ -13,7 +13,7 @@ from PIL import Image
 
 from denseg.cli import main
 from denseg.data.encoding import MaskEncoding
-from denseg.data.normalization import Normalization
+from denseg.data.samples.normalization import Normalization
 from denseg.inference import Predictor
 from denseg.models import create_model, save_checkpoint
 from denseg.runs import RunFolder

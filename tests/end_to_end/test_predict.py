@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from denseg.cli import main
-from denseg.data.normalization import Normalization
+from denseg.data.samples.normalization import Normalization
 from denseg.inference import Predictor
 from denseg.models import create_model, save_checkpoint
 from denseg.types import ClassTable

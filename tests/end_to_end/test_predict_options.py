@@ -18,7 +18,7 @@ from PIL import Image
 
 from denseg.cli import main
 from denseg.cli.output import complete_crf
-from denseg.data.normalization import Normalization
+from denseg.data.samples.normalization import Normalization
 from denseg.inference import CRF_PRESETS, Predictor, dense_crf
 from denseg.inference.postprocess import PostProcessing, clean_labels, split_instances
 from denseg.models import create_model, load_checkpoint, save_checkpoint

@@ -18,8 +18,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from denseg.data.images import probe_image, read_image
-from denseg.data.masks import read_mask
+from denseg.data.reading.images import probe_image, read_image
+from denseg.data.reading.masks import read_mask
 from denseg.errors import ImageError
 
 NOISE = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
@@ -169,7 +169,7 @@ def test_a_bomb_costs_neither_time_nor_memory(tmp_path: Path) -> None:
     path.write_bytes(bomb(14000))
     script = (
         "import resource, sys, time\n"
-        "from denseg.data.images import read_image\n"
+        "from denseg.data.reading.images import read_image\n"
         "from denseg.errors import ImageError\n"
         "before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()\n"
         "try:\n    read_image(sys.argv[1])\n"

@@ -15,7 +15,7 @@ import tifffile
 import torch
 
 from denseg.cli import main
-from denseg.data.normalization import Normalization
+from denseg.data.samples.normalization import Normalization
 from denseg.models import create_model, save_checkpoint
 
 MEASURE = """
@@ -25,8 +25,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from denseg.data.normalization import Normalization
-from denseg.data.windows import TiffWindows
+from denseg.data.samples.normalization import Normalization
+from denseg.data.reading.windows import TiffWindows
 from denseg.inference.predictor import Predictor
 from denseg.inference.stream import stream_labels
 from denseg.types import ClassTable, Geometry, SegmentationOutput

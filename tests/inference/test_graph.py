@@ -12,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 
-from denseg.data.normalization import Normalization
+from denseg.data.samples.normalization import Normalization
 from denseg.errors import UsageError
 from denseg.inference import Predictor
 from denseg.inference.bundle import runtime_source

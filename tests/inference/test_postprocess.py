@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from denseg.data.windows import TiffWindows
+from denseg.data.reading.windows import TiffWindows
 from denseg.errors import UnknownNameError, UsageError
 from denseg.inference.crf import CRF_PRESETS, dense_crf
 from denseg.inference.guard import InputGuard

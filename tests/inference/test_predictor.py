@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from denseg.data.normalization import Normalization
+from denseg.data.samples.normalization import Normalization
 from denseg.errors import CheckpointError, ImageError, ShapeError, UsageError
 from denseg.inference import Predictor
 from denseg.inference.canvas import run_on_canvas

@@ -8,8 +8,8 @@ import pytest
 import tifffile
 import torch
 
-from denseg.data.normalization import Normalization
-from denseg.data.windows import TiffWindows
+from denseg.data.reading.windows import TiffWindows
+from denseg.data.samples.normalization import Normalization
 from denseg.errors import ImageError
 from denseg.inference import stream
 from denseg.inference.predictor import Predictor

@@ -14,7 +14,7 @@ import tifffile
 import torch
 from PIL import Image
 
-from denseg.data.normalization import Normalization
+from denseg.data.samples.normalization import Normalization
 from denseg.errors import UsageError
 from denseg.inference import Predictor
 from denseg.inference.uncertainty import has_dropout, uncertainty_maps, write_uncertainty

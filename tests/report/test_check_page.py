@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from denseg.data.doctor import Examination, examine
+from denseg.data.doctor.doctor import Examination, examine
 from denseg.errors import OutputError
 from denseg.report import write_check_page
 from denseg.report.page import prose

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from denseg.data.doctor import examine
+from denseg.data.doctor.doctor import examine
 from denseg.report import write_check_page
 
 pytestmark = pytest.mark.browser

@@ -12,8 +12,8 @@ import torch
 
 from denseg.config import RunConfig, load_config
 from denseg.data.encoding import MaskEncoding
-from denseg.data.folder import discover
-from denseg.data.normalization import Normalization
+from denseg.data.folders.folder import discover
+from denseg.data.samples.normalization import Normalization
 from denseg.runs import RunFolder, SplitRow
 from denseg.training.fit import fit
 from denseg.training.interrupt import StopRequest

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from denseg.config import RunConfig, dump_config, load_config
-from denseg.data.doctor import examine
+from denseg.data.doctor.doctor import examine
 from denseg.training.budget import fit_length, plan_run
 from denseg.training.measure import Costs, Spent, activation_bytes, measure_costs
 from denseg.training.prepare import Prepared, prepare

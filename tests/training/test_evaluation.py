@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from denseg.data.folder import Pair
+from denseg.data.folders.folder import Pair
 from denseg.errors import TrainingError
 from denseg.inference.strategy import TileOptions
 from denseg.losses import CompositeLoss

@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.utils.data
 
-from denseg.data.dataset import SegmentationDataset
+from denseg.data.samples.dataset import SegmentationDataset
 from denseg.errors import ImageError, OutputError, TrainingError
 from denseg.losses import CompositeLoss
 from denseg.models.tensor_file import read_tensors

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from denseg.config import load_config
-from denseg.data.normalization import Normalization
+from denseg.data.samples.normalization import Normalization
 from denseg.training.loaders import train_dataset
 from denseg.training.pictures import Examples, display_sample, prediction_strip, sample_sheet
 from denseg.training.setup import TrainingData

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from denseg.data.images import read_image
+from denseg.data.reading.images import read_image
 from denseg.errors import CheckpointError
 from denseg.workflows import Segmenter
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from denseg.data.masks import RawMask
+from denseg.data.reading.masks import RawMask
 from denseg.errors import DataError
 
 __all__ = ["Color", "MaskEncoding"]

@@ -27,7 +27,7 @@ from denseg.files import atomic_path, write_atomic
 from denseg.inference.canvas import fit_size
 
 if TYPE_CHECKING:
-    from denseg.data.normalization import Normalization
+    from denseg.data.samples.normalization import Normalization
     from denseg.types import Geometry
 
 __all__ = ["DOCUMENT", "Graph", "fixed_size", "import_openvino", "write_onnx", "write_openvino", "write_pt2"]

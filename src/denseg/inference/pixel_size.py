@@ -9,7 +9,7 @@ from typing import Any
 
 import tifffile
 
-from denseg.data.windows import is_tiff
+from denseg.data.reading.windows import is_tiff
 from denseg.inference.regions import PixelSize
 
 __all__ = ["read_pixel_size"]

@@ -15,10 +15,10 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from denseg.data.decode import DEFAULT_MAX_PIXELS
-from denseg.data.images import match_bands, read_image
-from denseg.data.normalization import Normalization
-from denseg.data.windows import TiffWindows
+from denseg.data.reading.decode import DEFAULT_MAX_PIXELS
+from denseg.data.reading.images import match_bands, read_image
+from denseg.data.reading.windows import TiffWindows
+from denseg.data.samples.normalization import Normalization
 from denseg.errors import CheckpointError, ImageError, ShapeError
 from denseg.inference.blocks import collect_blocks
 from denseg.inference.canvas import fit_size
@@ -164,8 +164,8 @@ class Predictor:
         """Label one image.
 
         Args:
-            image: A file, or pixels as :func:`~denseg.data.images.read_image` gives them: ``(H, W, C)`` or ``(H, W)``,
-                unscaled.
+            image: A file, or pixels as :func:`~denseg.data.reading.images.read_image` gives them: ``(H, W, C)`` or
+                ``(H, W)``, unscaled.
             strategy: How it is tiled; decided from the image if ``None``.
             name: The file that the pixels come from, for messages.
 

@@ -23,7 +23,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from denseg.data.windows import TiffWindows
+from denseg.data.reading.windows import TiffWindows
 from denseg.files import make_folder, output_error, write_json
 from denseg.inference.predictor import Predictor
 from denseg.inference.pyramid import TILE, write_pyramid

@@ -72,7 +72,7 @@ class ReducedInput(SegmentationModel):
         """
         size = (images.shape[-2], images.shape[-1])
         small = F.avg_pool2d(images, self.reduction, ceil_mode=True, count_include_pad=False)  # (B, C, H / r, W / r)
-        output = self.network(small)
+        output: SegmentationOutput = self.network(small)
         aux = tuple(self._enlarge(scores, size) for scores in output.aux_logits)
         return output._replace(logits=self._enlarge(output.logits, size), aux_logits=aux)
 

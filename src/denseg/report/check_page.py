@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from denseg.data.doctor import Examination
+from denseg.data.doctor.doctor import Examination
 from denseg.files import write_atomic
 from denseg.report.classes import hex_color
 from denseg.report.numbers import plural

@@ -13,9 +13,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from denseg.data.encoding import MaskEncoding
-from denseg.data.inventory import Pair
-from denseg.data.masks import read_mask
-from denseg.data.pairs import read_pair_image, read_pair_labels
+from denseg.data.folders.inventory import Pair
+from denseg.data.reading.masks import read_mask
+from denseg.data.samples.pairs import read_pair_image, read_pair_labels
 from denseg.errors import DensegError
 from denseg.report.facts import RunFacts
 from denseg.report.pixels import Labels

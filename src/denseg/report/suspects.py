@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from denseg.data.doctor import Examination
+from denseg.data.doctor.doctor import Examination
 from denseg.data.encoding import MaskEncoding
-from denseg.data.folder import Inventory, Pair
-from denseg.data.images import read_image
-from denseg.data.masks import RawMask, read_mask
-from denseg.data.pairs import read_pair
+from denseg.data.folders.folder import Inventory, Pair
+from denseg.data.reading.images import read_image
+from denseg.data.reading.masks import RawMask, read_mask
+from denseg.data.samples.pairs import read_pair
 from denseg.errors import DensegError
 from denseg.report.classes import hex_color
 from denseg.report.numbers import share

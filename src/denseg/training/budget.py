@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from denseg.config import Budget, RunConfig, parse_budget
-from denseg.data.loader import BatchOrder
+from denseg.data.samples.loader import BatchOrder
 from denseg.training.fabric import choose_precision
 from denseg.training.machine import Machine, look_at_machine
 from denseg.training.measure import Costs, activation_bytes, measure_costs
@@ -18,7 +18,7 @@ from denseg.training.plan import Decision, Scene, decide, fit_memory, is_said, n
 from denseg.training.setup import create_stage_model, resolve_config
 
 if TYPE_CHECKING:
-    from denseg.data.doctor import Examination
+    from denseg.data.doctor.doctor import Examination
     from denseg.training.prepare import Prepared
     from denseg.training.setup import TrainingData
 

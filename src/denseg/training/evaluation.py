@@ -23,7 +23,7 @@ from denseg.ops.confusion import confusion_counts
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from denseg.data.folder import Pair
+    from denseg.data.folders.folder import Pair
     from denseg.metrics import Scores
     from denseg.training.details import Details
     from denseg.types import ClassTable

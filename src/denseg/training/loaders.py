@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from denseg.data.augment import Augmentation, rare_classes
-from denseg.data.cache import open_cache
-from denseg.data.dataset import SegmentationDataset
-from denseg.data.loader import Loader, make_loader
+from denseg.data.samples.augment import Augmentation, rare_classes
+from denseg.data.samples.cache import open_cache
+from denseg.data.samples.dataset import SegmentationDataset
+from denseg.data.samples.loader import Loader, make_loader
 from denseg.losses.border_weight import BorderWeights
 
 if TYPE_CHECKING:

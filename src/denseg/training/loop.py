@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from denseg.data.loader import Batch
+    from denseg.data.samples.loader import Batch
     from denseg.training.checkpoints import Keeper
     from denseg.training.interrupt import StopRequest
     from denseg.training.progress import Progress

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from denseg.data.crew import process_count
+from denseg.data.doctor.crew import process_count
 from denseg.training.fabric import device_kind
 
 __all__ = ["Machine", "free_memory", "look_at_machine"]

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
 
-from denseg.data.dataset import collate
-from denseg.data.loader import BatchOrder
+from denseg.data.samples.dataset import collate
+from denseg.data.samples.loader import BatchOrder
 from denseg.losses import CompositeLoss
 from denseg.models import feature_channels
 from denseg.training.balance import balance_loss

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from denseg.data.dataset import SegmentationDataset
-    from denseg.data.normalization import Normalization
+    from denseg.data.samples.dataset import SegmentationDataset
+    from denseg.data.samples.normalization import Normalization
     from denseg.types import ClassTable
 
 __all__ = ["Examples", "display_sample", "example_pictures", "prediction_strip", "sample_sheet", "write_sheet"]

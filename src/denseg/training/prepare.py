@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from denseg.data.folder import discover
-from denseg.data.folds import assign_fold
-from denseg.data.normalization import Normalization
-from denseg.data.pairs import read_pair_image
-from denseg.data.parts import pair_size
-from denseg.data.split import assign_split, split_rows
+from denseg.data.folders.folder import discover
+from denseg.data.folders.folds import assign_fold
+from denseg.data.folders.split import assign_split, split_rows
+from denseg.data.reading.parts import pair_size
+from denseg.data.samples.normalization import Normalization
+from denseg.data.samples.pairs import read_pair_image
 from denseg.errors import DataError
 from denseg.runs.tables import SplitRow
 from denseg.training.balance import repeat_factors
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from denseg.config import DataConfig
-    from denseg.data.doctor import Examination
-    from denseg.data.folder import Pair
+    from denseg.data.doctor.doctor import Examination
+    from denseg.data.folders.folder import Pair
     from denseg.runs.folder import RunFolder
 
 __all__ = ["Prepared", "prepare", "restore"]

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from denseg.data.pairs import read_pair
+from denseg.data.samples.pairs import read_pair
 from denseg.training.details import Details
 from denseg.training.evaluation import Evaluation
 
 if TYPE_CHECKING:
     from denseg.data.encoding import MaskEncoding
-    from denseg.data.folder import Pair
+    from denseg.data.folders.folder import Pair
     from denseg.inference.predictor import Predictor
     from denseg.types import ClassTable
 

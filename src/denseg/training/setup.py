@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from denseg.config import RunConfig, stage_configs
-from denseg.data.augment import default_crop
 from denseg.data.encoding import MaskEncoding
-from denseg.data.loader import BatchOrder
-from denseg.data.normalization import Normalization
+from denseg.data.samples.augment import default_crop
+from denseg.data.samples.loader import BatchOrder
+from denseg.data.samples.normalization import Normalization
 from denseg.errors import ConfigError
 from denseg.inference.canvas import fit_size
 from denseg.models import create_model
@@ -26,7 +26,7 @@ from denseg.types import ClassTable
 
 if TYPE_CHECKING:
     from denseg.config import TrainConfig
-    from denseg.data.folder import Pair
+    from denseg.data.folders.folder import Pair
     from denseg.models import SegmentationModel
 
 __all__ = [

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from denseg.config import RunConfig
-    from denseg.data.loader import Batch
+    from denseg.data.samples.loader import Batch
     from denseg.models import SegmentationModel
     from denseg.training.setup import TrainingData
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from denseg.config import DataConfig
-from denseg.data.clean import CleanCopy, write_clean_copy
-from denseg.data.doctor import Examination, examine
+from denseg.data.doctor.clean import CleanCopy, write_clean_copy
+from denseg.data.doctor.doctor import Examination, examine
 from denseg.report.numbers import plural
 
 __all__ = ["check", "copy_json", "copy_lines", "examination_json", "examination_lines", "fix"]

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from denseg.config import load_config, recipe_names
-from denseg.data.folder import discover
+from denseg.data.folders.folder import discover
 from denseg.errors import DataError, InterruptedRunError, OutputError, UnknownNameError, UsageError
 from denseg.files import make_folder, write_atomic, write_json
 from denseg.runs import RunFolder
@@ -276,7 +276,7 @@ def _train_and_score(data: Path, one: Candidate, run: Path, settings: Sequence[s
 
 def _picture_size(run: RunFolder, split: str) -> str:
     """Give the size of the first scored image, as ``HxW``."""
-    from denseg.data.images import probe_image
+    from denseg.data.reading.images import probe_image
 
     name = run.evaluation(split)["per_image"][0]["image"]
     info = probe_image(Path(run.config().data.path or ".") / name)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from denseg.data.synthetic import write_demo_dataset
+from denseg.data.generated.synthetic import write_demo_dataset
 from denseg.errors import OutputError
 from denseg.files import make_folder, write_json
 from denseg.training.progress import create_progress

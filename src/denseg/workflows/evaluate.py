@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from denseg.data.encoding import MaskEncoding
-from denseg.data.folder import Inventory, Pair, discover
-from denseg.data.pairs import read_pair_labels
-from denseg.data.split import split_rows
+from denseg.data.folders.folder import Inventory, Pair, discover
+from denseg.data.folders.split import split_rows
+from denseg.data.samples.pairs import read_pair_labels
 from denseg.errors import DataError, UsageError, nearest_name
 from denseg.inference.crf import find_crf
 from denseg.report.numbers import plural
@@ -274,7 +274,7 @@ def _encoding(predictor: Predictor, inventory: Inventory, pairs: Sequence[Pair])
 
 def _looks_readable(pair: Pair, max_pixels: int) -> bool:
     """Whether the mask is a picture at all, so that only its values are at fault."""
-    from denseg.data.pairs import read_pair_mask
+    from denseg.data.samples.pairs import read_pair_mask
 
     try:
         read_pair_mask(pair, max_pixels=max_pixels)
@@ -284,7 +284,7 @@ def _looks_readable(pair: Pair, max_pixels: int) -> bool:
 
 
 def _examined(predictor: Predictor, inventory: Inventory, reason: str) -> tuple[MaskEncoding, list[str]]:
-    from denseg.data.doctor import examine
+    from denseg.data.doctor.doctor import examine
 
     examination = examine(inventory.root)
     ours, theirs = predictor.classes.names, examination.classes.names

@@ -275,7 +275,7 @@ def _window(image: Array, side: int | None, multiple: int) -> Array:
 
 def _pictures(predictor: Predictor, run: Path, inputs: Sequence[str | Path]) -> Iterator[tuple[str, Array]]:
     """Named pictures, or the run's own, or noise with an empty name."""
-    from denseg.data.images import match_bands, read_image
+    from denseg.data.reading.images import match_bands, read_image
     from denseg.workflows.inputs import find_pictures
 
     bands = predictor.normalization.bands

@@ -170,7 +170,7 @@ def _judge(run: RunFolder, folds: Sequence[RunFolder], progress: Progress) -> tu
     import numpy as np
     from PIL import Image
 
-    from denseg.data.pairs import read_pair
+    from denseg.data.samples.pairs import read_pair
     from denseg.inference.writer import write_labels
     from denseg.training.evaluation import Evaluation
     from denseg.training.prepare import restore

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from denseg.data.folder import IMAGE_FOLDERS, IMAGE_SUFFIXES, MASK_FOLDERS
+from denseg.data.folders.folder import IMAGE_FOLDERS, IMAGE_SUFFIXES, MASK_FOLDERS
 from denseg.errors import DataError
 
 __all__ = ["Picture", "find_pictures"]

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from denseg.data.images import match_bands, read_image
-from denseg.data.normalization import Normalization, value_range
+from denseg.data.reading.images import match_bands, read_image
+from denseg.data.samples.normalization import Normalization, value_range
 from denseg.errors import ImageError, UsageError
 from denseg.files import make_folder
 from denseg.inference.writer import to_display

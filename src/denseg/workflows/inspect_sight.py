@@ -98,7 +98,7 @@ def fit_to_data(data: Path | str, field: Mapping[str, Any], effective: int | Non
     Raises:
         DataError: The folder cannot be read as a data set.
     """
-    from denseg.data.doctor import examine
+    from denseg.data.doctor.doctor import examine
 
     examination = examine(data)
     if not examination.fingerprint:

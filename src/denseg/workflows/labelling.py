@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from denseg.data.parts import read_stack
-from denseg.data.remember import cache_folder
-from denseg.data.windows import TiffWindows, count_pages, is_tiff
+from denseg.data.doctor.remember import cache_folder
+from denseg.data.reading.parts import read_stack
+from denseg.data.reading.windows import TiffWindows, count_pages, is_tiff
 from denseg.errors import DensegError, ImageError, OutputError
 from denseg.inference.engines import EngineChoice, choose_engine
 from denseg.inference.guard import InputGuard

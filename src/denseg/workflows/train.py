@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from denseg.config import RunConfig, known_keys, load_config
-from denseg.data.doctor import examine
+from denseg.data.doctor.doctor import examine
 from denseg.errors import DataError, DensegError, InterruptedRunError, OutputError, RunError, UsageError
 from denseg.files import make_folder
 from denseg.report.numbers import plural

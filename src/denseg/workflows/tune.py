@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from denseg.data.pairs import read_pair
+from denseg.data.samples.pairs import read_pair
 from denseg.inference.crf import CRFParameters
 from denseg.inference.postprocess import PostProcessing
 from denseg.metrics import ConfusionMatrix
@@ -27,7 +27,7 @@ from denseg.models import load_checkpoint, save_checkpoint
 
 if TYPE_CHECKING:
     from denseg.data.encoding import MaskEncoding
-    from denseg.data.inventory import Pair
+    from denseg.data.folders.inventory import Pair
     from denseg.inference.predictor import Predictor
 
 __all__ = ["Trial", "Tuner", "store_postprocessing"]
