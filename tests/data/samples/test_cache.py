@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from denseg.config import AugmentConfig
-from denseg.data.samples import cache as module
 from denseg.data.encoding import MaskEncoding
 from denseg.data.folders.folder import discover
+from denseg.data.samples import cache as module
 from denseg.data.samples.augment import Augmentation
 from denseg.data.samples.cache import DecodedCache, open_cache
 from denseg.data.samples.dataset import SegmentationDataset
