@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from denseg.cli.output import DeviceOption, JsonOption, SettingsOption, emit, parse_size
+from denseg.cli.progress import progress_bar
 from denseg.errors import UsageError
 
 __all__ = ["inspect"]
@@ -52,6 +53,11 @@ def inspect(  # noqa: PLR0913 - the options of the command
         Path | None,
         typer.Option("--data", metavar="DATA", help="Say whether it sees enough for the objects of this folder."),
     ] = None,
+    frequency: Annotated[
+        bool,
+        typer.Option("--frequency", help="Score --checkpoint on --data with low, middle and high frequencies removed."),
+    ] = False,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="Score --frequency on N images.")] = 50,
     device: DeviceOption = "auto",
     json_path: JsonOption = None,
 ) -> None:
@@ -59,22 +65,26 @@ def inspect(  # noqa: PLR0913 - the options of the command
     height_and_width = parse_size(size)
     from denseg.workflows.inspect import inspect_model
 
-    inspection = inspect_model(
-        model,
-        backbone=backbone,
-        size=height_and_width,
-        num_classes=num_classes,
-        checkpoint=checkpoint,
-        settings=settings or (),
-        kernels=kernels,
-        image=image,
-        out=out,
-        pixel=None if pixel is None else _pixel(pixel),
-        label=label,
-        latency=latency,
-        data=data,
-        device=device,
-    )
+    with progress_bar("scoring" if frequency else "inspecting") as progress:
+        inspection = inspect_model(
+            model,
+            backbone=backbone,
+            size=height_and_width,
+            num_classes=num_classes,
+            checkpoint=checkpoint,
+            settings=settings or (),
+            kernels=kernels,
+            image=image,
+            out=out,
+            pixel=None if pixel is None else _pixel(pixel),
+            label=label,
+            latency=latency,
+            data=data,
+            frequency=frequency,
+            limit=limit,
+            device=device,
+            progress=progress,
+        )
     emit(inspection.lines(layers=layers), inspection.to_json(), json_path)
 
 

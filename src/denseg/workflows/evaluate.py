@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from denseg.data.encoding import MaskEncoding
 from denseg.data.folders.folder import Inventory, Pair, discover
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from denseg.inference.predictor import Predictor
     from denseg.inference.strategy import TileOptions
 
-__all__ = ["EvaluateResult", "evaluate"]
+__all__ = ["EvaluateResult", "LabelledImages", "evaluate", "find_images"]
 
 
 @dataclass(frozen=True)
@@ -177,6 +177,48 @@ def evaluate(  # noqa: PLR0913 - the options of the command
 
     write_report(keep)
     return EvaluateResult(document, tuple(notes), keep.evaluation_path(name))
+
+
+class LabelledImages(NamedTuple):
+    """Images to score a model on.
+
+    Attributes:
+        split: Their name: a split, or ``all``.
+        pairs: Images and masks.
+        encoding: What the values of the masks mean.
+        notes: What is worth saying besides.
+    """
+
+    split: str
+    pairs: tuple[Pair, ...]
+    encoding: MaskEncoding
+    notes: tuple[str, ...]
+
+
+def find_images(predictor: Predictor, run: Path | str, data: Path | str) -> LabelledImages:
+    """Find the images that ``evaluate`` would score a model on: those of ``val`` where there are any, else all.
+
+    Args:
+        predictor: The model; takes the run's limit of pixels where the data are the run's.
+        run: Its run folder or checkpoint.
+        data: The folder of images and masks.
+
+    Returns:
+        The images, and how their masks are read.
+    """
+    inventory = discover(data)
+    folder = _run_of(Path(run))
+    pairs, own = _with_splits(inventory, folder)
+    name = _choose_split(pairs, None, Path(data))
+    chosen = pairs if name == "all" else tuple(pair for pair in pairs if pair.split == name)
+    if own and folder is not None:
+        predictor.max_pixels = folder.config().data.max_pixels
+    encoding, notes = _encoding(predictor, inventory, chosen)
+    if name == "all":
+        notes.append(f"the folder has no split val: all {len(chosen)} images are scored")
+    if own and folder is not None:
+        notes += _manifest_notes(folder, chosen, inventory.root)
+    return LabelledImages(name, chosen, encoding, tuple(notes))
 
 
 def _tune(

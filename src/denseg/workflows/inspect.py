@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from denseg.models.complexity import Complexity, LayerCost, describe
 from denseg.models.figures import FigureCheck, check_figures
 from denseg.types import ModelSpec
 from denseg.workflows.inspect_features import draw_features
+from denseg.workflows.inspect_frequency import FREQUENCY_IMAGES, inspect_frequency
 from denseg.workflows.inspect_kernels import inspect_kernels
 from denseg.workflows.inspect_pixel import PixelReport, explain_image
 from denseg.workflows.inspect_sight import fit_to_data, sight_parts, speed_part
@@ -119,7 +120,10 @@ def inspect_model(  # noqa: PLR0913 - the options of the command
     label: str | None = None,
     latency: bool = False,
     data: Path | str | None = None,
+    frequency: bool = False,
+    limit: int = FREQUENCY_IMAGES,
     device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
 ) -> Inspection:
     """Measure a model of the catalog, or the one in a checkpoint. Only shapes are followed, unless more is asked for.
 
@@ -138,7 +142,10 @@ def inspect_model(  # noqa: PLR0913 - the options of the command
         label: Name of the class that is followed there; the one that the model chose if ``None``.
         latency: Time the model on one image, and tell its memory.
         data: Say whether what the model sees fits the objects of this data folder.
+        frequency: Score the network on the data with each frequency band removed; needs a checkpoint and data.
+        limit: The most images that are scored so.
         device: Where to compute, if at all.
+        progress: Called with images scored and images to score.
 
     Returns:
         What was found.
@@ -146,6 +153,10 @@ def inspect_model(  # noqa: PLR0913 - the options of the command
     Raises:
         UsageError: Neither name nor checkpoint is given, they do not fit, or a setting is not the model's.
     """
+    if frequency and checkpoint is None:
+        raise UsageError("--frequency scores trained weights; give --checkpoint, a run or a file")
+    if frequency and data is None:
+        raise UsageError("--frequency scores labelled images; give their folder with --data")
     if name is None and checkpoint is None:
         raise UsageError("give the name of a model, or --checkpoint")
     if image is None and (pixel is not None or label is not None):
@@ -180,6 +191,8 @@ def inspect_model(  # noqa: PLR0913 - the options of the command
     if data is not None:
         effective = None if explained is None else explained.field.size
         parts.append(fit_to_data(data, parts[1].to_json(), effective))
+    if frequency and checkpoint is not None and data is not None:
+        parts.append(inspect_frequency(checkpoint, data, Path(out), limit=limit, device=device, progress=progress))
     return Inspection(model.spec, size, describe(model, size), backbone_parameters, paper, figures, tuple(parts))
 
 
