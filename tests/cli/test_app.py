@@ -22,7 +22,7 @@ from denseg.cli.app import app
 from denseg.errors import DataError, InterruptedRunError, UsageError
 
 Run = Callable[..., Any]
-COMMANDS = ["demo", "check", "train", "eval", "predict", "inspect", "models"]
+COMMANDS = ["demo", "check", "train", "eval", "predict", "compare", "export", "inspect", "models"]
 
 
 def denseg_process(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:

@@ -108,7 +108,7 @@ def test_a_small_memory_limit_gives_exact_tiles(build):
     strategy = part.strategy(2000, 3000)
     assert strategy.mode == "halo"
     assert strategy.exact
-    assert strategy.plan.window[0] ** 2 * part._pixel_bytes() <= 20_000_000
+    assert strategy.plan.window[0] ** 2 * part.bytes_per_pixel() <= 20_000_000
     assert strategy.reason == "one pixel reaches 23 pixels far"
 
 
@@ -209,7 +209,7 @@ def test_global_model_on_a_small_image_is_exact(build):
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        ("unet", {"mode": "fast"}, "a tile mode is one of auto, whole, halo, overlap_tile, blend; got 'fast'"),
+        ("unet", {"mode": "fast"}, "a tile mode is one of auto, whole, halo, overlap_tile, blend, exact; got 'fast'"),
         (
             "unet",
             {"mode": "overlap_tile"},

@@ -77,10 +77,12 @@ def test_trained_backbones_start_from_what_they_compute(monkeypatch: pytest.Monk
 
     built = timm_backbone._create_network
 
-    def with_weights(*arguments: object) -> object:  # no download: whatever weights there are count as trained
+    def with_weights(
+        *arguments: object, **more: object
+    ) -> object:  # no download: whatever weights there are count as trained
         torch.manual_seed(1)
-        name, bands, stride, _, options = arguments
-        return built(name, bands, stride, False, options)
+        name, bands, _, options = arguments
+        return built(name, bands, False, options, **more)
 
     monkeypatch.setattr(timm_backbone, "_create_network", with_weights)
     options = {"num_classes": 2, "backbone": "test_resnet", "pretrained": True}

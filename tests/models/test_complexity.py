@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -75,7 +77,9 @@ def test_equals_torchs_counter(name: str) -> None:
 def test_the_rows_sum_to_the_totals_and_the_model_is_left_as_it_was() -> None:
     for name in MODELS:
         options = {"layer": "criss_cross_attention"} if name == "context" else {}
-        model = create_model(name, num_classes=3, backbone="test_resnet", **options).train()
+        takes_backbone = "backbone" in inspect.signature(MODELS[name].modern).parameters
+        options |= {"backbone": "test_resnet"} if takes_backbone else {"width": 0.125}
+        model = create_model(name, num_classes=3, **options).train()
         before = {key: value.clone() for key, value in model.state_dict().items()}
         result = describe(model, (64, 96))
         assert sum(layer.macs for layer in result.layers) == result.macs

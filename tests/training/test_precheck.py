@@ -41,6 +41,10 @@ def test_each_mistake_is_told(
 
 
 def test_a_stage_at_another_stride_is_built_too() -> None:
-    wrong = ["model.name=deeplab_v3_plus", "model.backbone=vgg11", "stages=[{name: a, output_stride: 8}]"]
+    wrong = [
+        "model.name=deeplab_v3_plus",
+        "model.backbone=vit_tiny_patch16_224",
+        "stages=[{name: a, output_stride: 8}]",
+    ]
     with pytest.raises(UnsupportedError):
         check_wishes(load_config(None, wrong))

@@ -125,7 +125,7 @@ def display_sample(images: NDArray[np.float32], normalization: Normalization) ->
     stored = (images.transpose(1, 2, 0) * std + mean) * np.float32(normalization.scale)  # (H, W, C)
     low, high = (bound.astype(np.float32) for bound in normalization.limits())
     spread = np.where(high > low, high - low, np.float32(1))
-    pixels = ((stored - low) * (255 / spread)).clip(0, 255).round().astype(np.uint8)
+    pixels = np.nan_to_num((stored - low) * (255 / spread)).clip(0, 255).round().astype(np.uint8)
     return to_display(shown_bands(pixels))
 
 
