@@ -12,7 +12,8 @@ import torch
 from lightning_fabric import Fabric
 from torch._C._distributed_c10d import PrefixStore, TCPStore
 
-from denseg.errors import ConfigError, UsageError
+from denseg.errors import ConfigError
+from denseg.inference.device import choose_device
 
 __all__ = ["choose_precision", "create_fabric", "device_kind", "share_text"]
 
@@ -30,9 +31,7 @@ def device_kind(device: str) -> str:
         ``cpu``, ``cuda`` or ``mps``.
     """
     kind = device.partition(":")[0]
-    if kind != "auto":
-        return kind
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    return choose_device().type if kind == "auto" else kind
 
 
 def choose_precision(device: str) -> str:
@@ -66,22 +65,16 @@ def create_fabric(device: str, precision: str) -> Fabric:
         UsageError: There is no such device here.
         ConfigError: The device cannot train in this precision.
     """
-    kind, _, number = device.partition(":")
-    kind = device_kind(kind)
-    if kind not in {"cpu", "cuda", "mps"} or (number and (kind != "cuda" or not number.isdecimal())):
-        raise UsageError(f"device is auto, cpu, cuda, cuda:N or mps; got {device!r}")
-    if (kind == "cuda" and not torch.cuda.is_available()) or (kind == "mps" and not torch.backends.mps.is_available()):
-        raise UsageError(f"this machine has no {kind} device that torch can use; use --device cpu")
-    if number and int(number) >= torch.cuda.device_count():
-        raise UsageError(f"there is no {device}: torch sees {torch.cuda.device_count()} cuda devices here")
+    chosen = choose_device(device)
+    kind = chosen.type
     if precision == "16" and kind == "cpu":
         raise ConfigError("train.precision 16 needs a GPU; on a CPU use bf16 or 32", key="train.precision")
     if precision == "auto":
         precision = choose_precision(device)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     devices: int | list[int] = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if number:
-        devices = [int(number)]
+    if chosen.index is not None:
+        devices = [chosen.index]
     names = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
     log = logging.getLogger("lightning_fabric")
     level = log.level

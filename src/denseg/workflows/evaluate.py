@@ -114,11 +114,8 @@ def evaluate(  # noqa: PLR0913 - the options of the command
     Returns:
         The scores.
     """
-    inventory = discover(data)
-    folder = _run_of(Path(run))
-    pairs, own = _with_splits(inventory, folder)
-    name = _choose_split(pairs, split, Path(data))
-    chosen = pairs if name == "all" else tuple(pair for pair in pairs if pair.split == name)
+    found = _choose(run, data, split)
+    inventory, folder, own, name, chosen = found
     from denseg.inference.predictor import Predictor
     from denseg.training.conclude import write_counts
     from denseg.training.scoring import score_pairs
@@ -137,13 +134,7 @@ def evaluate(  # noqa: PLR0913 - the options of the command
         )
         if crf not in {None, "search"}:
             predictor.postprocessing = dataclasses.replace(predictor.postprocessing, crf=find_crf(str(crf)))
-        if own and folder is not None:
-            predictor.max_pixels = folder.config().data.max_pixels
-        encoding, notes = _encoding(predictor, inventory, chosen)
-        if name == "all" and split is None:
-            notes.append(f"the folder has no split val: all {len(chosen)} images are scored")
-        if own and folder is not None:
-            notes += _manifest_notes(folder, chosen, inventory.root)
+        encoding, notes = _prepare(predictor, found, asked=split is not None)
         classes = ClassTable(predictor.classes.names, predictor.classes.colors, encoding.ignore_index)
         usual = tile is None and overlap is None and tuple(scales) == (1.0,) and not flip and options is None
         usual &= output_stride is None and not turns and crf in {None, "search"}
@@ -206,19 +197,41 @@ def find_images(predictor: Predictor, run: Path | str, data: Path | str) -> Labe
     Returns:
         The images, and how their masks are read.
     """
+    found = _choose(run, data, None)
+    encoding, notes = _prepare(predictor, found, asked=False)
+    return LabelledImages(found.split, found.pairs, encoding, tuple(notes))
+
+
+class _Found(NamedTuple):
+    """What a run and a folder say before any model is loaded; ``own``: the run was trained on this folder."""
+
+    inventory: Inventory
+    run: RunFolder | None
+    own: bool
+    split: str
+    pairs: tuple[Pair, ...]
+
+
+def _choose(run: Path | str, data: Path | str, split: str | None) -> _Found:
     inventory = discover(data)
     folder = _run_of(Path(run))
     pairs, own = _with_splits(inventory, folder)
-    name = _choose_split(pairs, None, Path(data))
+    name = _choose_split(pairs, split, Path(data))
     chosen = pairs if name == "all" else tuple(pair for pair in pairs if pair.split == name)
-    if own and folder is not None:
-        predictor.max_pixels = folder.config().data.max_pixels
-    encoding, notes = _encoding(predictor, inventory, chosen)
-    if name == "all":
-        notes.append(f"the folder has no split val: all {len(chosen)} images are scored")
-    if own and folder is not None:
-        notes += _manifest_notes(folder, chosen, inventory.root)
-    return LabelledImages(name, chosen, encoding, tuple(notes))
+    return _Found(inventory, folder, own, name, chosen)
+
+
+def _prepare(predictor: Predictor, found: _Found, *, asked: bool) -> tuple[MaskEncoding, list[str]]:
+    """Find how the masks are read, and what is worth saying; ``asked``: the user named the split."""
+    run = found.run if found.own else None
+    if run is not None:
+        predictor.max_pixels = run.config().data.max_pixels
+    encoding, notes = _encoding(predictor, found.inventory, found.pairs)
+    if found.split == "all" and not asked:
+        notes.append(f"the folder has no split val: all {len(found.pairs)} images are scored")
+    if run is not None:
+        notes += _manifest_notes(run, found.pairs, found.inventory.root)
+    return encoding, notes
 
 
 def _tune(
